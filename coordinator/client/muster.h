@@ -1,0 +1,304 @@
+/* libmuster: take part in a Muster job from any C or C++ program.
+ *
+ * A member opens a session with the coordinator, waits until enough members are there, gets a rank
+ * in a numbered generation, and is told when that generation is over. A thread of the library's own
+ * keeps the connection, beats and re-attaches, so that none of it depends on how often the program
+ * calls.
+ *
+ *   struct muster_options options;
+ *   struct muster_error error;
+ *   struct muster *m = NULL;
+ *   struct muster_event *event = NULL;
+ *
+ *   muster_options_init(&options);
+ *   options.coordinator = "127.0.0.1:7070";
+ *   options.job = "demo";
+ *   options.min = options.max = 2;
+ *   if (muster_open(&options, &m, &error) != MUSTER_OK) { puts(error.text); exit(error.exit_code);
+ * } while (!done && muster_next(m, -1, &event) == MUSTER_OK) { switch (event->type) { case
+ * MUSTER_FORMED:          event->members, event->self: connect to the others, then
+ *           muster_entered(m, &(struct muster_position){event->generation, event->nonce, step},
+ * ..); break; case MUSTER_OVER:            somebody was lost: stop exchanging, then
+ *           muster_report(m, &position, &report);          the next MUSTER_FORMED follows
+ *           break;
+ *       case MUSTER_ENDED:           refused or unreachable: event->exit_code, event->text
+ *           done = true;
+ *           break;
+ *       ...
+ *       }
+ *       muster_event_free(event);
+ *   }
+ *   muster_goodbye(m, 0, "", 2000);
+ *   muster_close(m);
+ *
+ * Promises to the host program: no call exits, prints, installs a signal handler, raises SIGPIPE or
+ * changes the process in any other way. All signals are blocked in the library's thread. Every
+ * function may be called from any thread, at the same time; muster_close() only once and last.
+ * Functions that say something (entered, report, leave ..) only queue it and never wait; it is said
+ * again after a broken connection as long as it still holds. Only functions with a timeout_ms may
+ * block (-1 = without end, 0 = not at all).
+ *
+ * Ownership: options are copied by muster_open(). An event belongs to the caller and is one block,
+ * freed by muster_event_free(); what it points to lies in it.
+ */
+#ifndef MUSTER_H
+#define MUSTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MUSTER_VERSION    "0.1.0"
+#define MUSTER_ID_BYTES   16
+#define MUSTER_TEXT_BYTES 600 /* of a sentence with its NUL */
+#define MUSTER_NOBODY     UINT32_MAX
+
+/* X(name, exit code, sentence) */
+#define MUSTER_STATUSES(X)                                                                         \
+    X(MUSTER_OK, 0, "no error")                                                                    \
+    X(MUSTER_ERROR_TIMEOUT, 75, "the time is over")                                                \
+    X(MUSTER_ERROR_USAGE, 64, "an argument is wrong")                                              \
+    X(MUSTER_ERROR_UNAVAILABLE, 69, "the coordinator cannot be reached")                           \
+    X(MUSTER_ERROR_REFUSED, 77, "the coordinator refused")                                         \
+    X(MUSTER_ERROR_SYSTEM, 69, "the system refused something that is needed")                      \
+    X(MUSTER_ERROR_ENDED, 75, "the session has ended")                                             \
+    X(MUSTER_ERROR_BUSY, 64, "one barrier at a time")                                              \
+    X(MUSTER_ERROR_BARRIER, 75, "the barrier was not passed")
+
+enum muster_status {
+#define MUSTER_STATUS_ENUM(name, exit_code, sentence) name,
+    MUSTER_STATUSES(MUSTER_STATUS_ENUM)
+#undef MUSTER_STATUS_ENUM
+};
+
+struct muster_error {
+    enum muster_status status;
+    int exit_code;                /* what a program that gives up should exit with */
+    char text[MUSTER_TEXT_BYTES]; /* a sentence for people */
+};
+
+enum muster_kind {
+    MUSTER_WORKER = 1,      /* gets ranks and generations */
+    MUSTER_PARTICIPANT = 2, /* takes part in named barriers only */
+};
+
+typedef void (*muster_wake_cb)(void *context);
+
+struct muster_options {
+    const char *coordinator; /* "HOST:PORT", "[IPV6]:PORT"; a name may have several addresses */
+    const char *job;         /* 1..64 bytes */
+    enum muster_kind kind;   /* default MUSTER_WORKER */
+    const char *node;        /* identity of the host; NULL = its name */
+    const char *
+        data_address; /* where other members reach this one; ":PORT" = as the coordinator sees it */
+    const char *program; /* "my-program 1.0" */
+    const char *spec;    /* what defines the result: "key=value\n" lines, sorted; equal on all */
+    const char *fingerprint; /* the same form: what else must be equal on all */
+    uint32_t min;            /* members needed; 0 = no opinion. The first joiner's stand */
+    uint32_t max;            /* members wanted; 0 = no opinion */
+    uint32_t rank_hint;      /* wished rank; participant: its index; MUSTER_NOBODY = none */
+    uint32_t group_size;     /* participant: size of its group */
+    uint8_t member_id[MUSTER_ID_BYTES]; /* zeros = random */
+    uint8_t job_uid[MUSTER_ID_BYTES];   /* from a manifest; zeros = unknown */
+    uint64_t known_generation;          /* from a manifest; 0 = none */
+    uint64_t known_applied;             /* updates applied in the newest checkpoint */
+    uint32_t connect_timeout_ms; /* give up when not admitted by then; 0 = never. Default 60000 */
+    muster_wake_cb wake_cb; /* called on the library's thread when an event was queued; may be NULL;
+                               must not block nor call the library */
+    void *wake_context;     /* its argument */
+};
+
+struct muster_member {
+    uint8_t id[MUSTER_ID_BYTES];
+    const char *node;
+    const char *host;
+    const char *data_address;
+    const uint8_t *owned; /* bit i of byte i/8: owned shard i in the generation that ended */
+    uint32_t owned_bytes;
+    uint32_t rank;
+    uint32_t local_rank;
+    uint32_t pid;
+    uint64_t applied; /* updates applied when it froze, or known from its checkpoint */
+    bool frozen;      /* member of the last generation, reported */
+};
+
+/* X(name, word): the kinds of event */
+#define MUSTER_EVENTS(X)                                                                           \
+    X(MUSTER_UP, "up")             /* admitted, or attached again (attached) */                    \
+    X(MUSTER_DOWN, "down")         /* connection lost; being made anew; go on */                   \
+    X(MUSTER_WAITING, "waiting")   /* what a member that waits can tell its user */                \
+    X(MUSTER_FORMED, "formed")     /* enter this generation now */                                 \
+    X(MUSTER_PLAN, "plan")         /* enter it after the first step in which all hold it */        \
+    X(MUSTER_VIEW, "view")         /* a spare: these train now, catch up beside them */            \
+    X(MUSTER_OVER, "over")         /* the generation is over: freeze, report */                    \
+    X(MUSTER_RELEASED, "released") /* a leaver may go */                                           \
+    X(MUSTER_DRAIN, "drain")       /* the operator asks it to leave */                             \
+    X(MUSTER_DONE, "done")         /* the job is done and recorded */                              \
+    X(MUSTER_BARRIER, "barrier")   /* how a barrier ended */                                       \
+    X(MUSTER_ENDED, "ended")       /* nothing more comes */
+
+enum muster_event_type {
+#define MUSTER_EVENT_ENUM(name, word) name,
+    MUSTER_EVENTS(MUSTER_EVENT_ENUM)
+#undef MUSTER_EVENT_ENUM
+};
+
+enum muster_barrier_end {
+    MUSTER_BARRIER_RELEASED = 1,
+    MUSTER_BARRIER_GENERATION = 2, /* the generation ended: enter again */
+    MUSTER_BARRIER_DEADLOCK = 3,
+    MUSTER_BARRIER_MISMATCH = 4,
+    MUSTER_BARRIER_FINISHED = 5, /* somebody finished or left while others wait */
+};
+
+struct muster_event {
+    enum muster_event_type type;
+    uint64_t generation; /* FORMED, PLAN, VIEW, OVER, DONE: its number */
+    uint64_t nonce;
+    uint64_t step;                       /* FORMED: updates applied when it begins */
+    const char *text;                    /* reason or sentence; never NULL */
+    const struct muster_member *members; /* FORMED, PLAN, VIEW: by rank */
+    uint32_t member_count;
+    uint32_t self;                /* FORMED, PLAN: own rank; MUSTER_NOBODY when not among them */
+    uint8_t key[MUSTER_ID_BYTES]; /* FORMED, PLAN, VIEW: shared by the members */
+    bool pause;                   /* PLAN: at the boundary all save and freeze */
+    uint64_t detect_us, push_us, rendezvous_us; /* FORMED: phase times of the recovery */
+    const uint8_t (*lost)[MUSTER_ID_BYTES];     /* OVER */
+    uint32_t lost_count;
+    uint32_t have, min, max;             /* WAITING (all), UP (min, max in force) */
+    uint64_t since_ms;                   /* WAITING */
+    bool paused;                         /* WAITING */
+    bool attached;                       /* UP: re-attached to its place */
+    uint8_t job_uid[MUSTER_ID_BYTES];    /* UP */
+    uint64_t params_hash;                /* DONE */
+    enum muster_barrier_end barrier_end; /* BARRIER */
+    uint64_t barrier_seq;                /* BARRIER */
+    enum muster_status status;           /* ENDED: MUSTER_OK after goodbye, else why */
+    uint32_t refusal; /* ENDED with MUSTER_ERROR_REFUSED: Refusal of messages.proto */
+    int exit_code;    /* ENDED */
+};
+
+struct muster_position {
+    uint64_t generation; /* number, 0 = in none */
+    uint64_t nonce;
+    uint64_t step; /* updates applied */
+};
+
+enum muster_phase {
+    MUSTER_PHASE_STARTUP = 1,
+    MUSTER_PHASE_WAITING = 2,
+    MUSTER_PHASE_COMPUTE = 3,  /* owes something others wait for */
+    MUSTER_PHASE_EXCHANGE = 4, /* waits for others */
+    MUSTER_PHASE_EVALUATE = 5,
+    MUSTER_PHASE_CHECKPOINT = 6,
+    MUSTER_PHASE_FROZEN = 7,
+    MUSTER_PHASE_FINISHED = 8,
+};
+
+struct muster_progress {
+    enum muster_phase phase;
+    uint64_t applied; /* updates applied */
+    float loss;
+    float samples_per_s;
+    uint64_t entered;         /* last collective entered, 0 = none */
+    uint64_t left;            /* last collective left */
+    const char *entered_what; /* "all_reduce #118 bucket 2"; may be NULL */
+};
+
+struct muster_report {
+    uint64_t plan;        /* newest plan held, 0 = none */
+    bool has_reduced;     /* holds the reduced gradient of its last step */
+    const uint8_t *owned; /* as in muster_member */
+    uint32_t owned_bytes;
+    bool entered; /* false: a joiner before its first word */
+};
+
+struct muster_times {
+    uint64_t connect_us, state_us, recompute_us; /* phase times of a recovery on this member */
+};
+
+enum muster_lost_why {
+    MUSTER_LOST_CLOSED = 1,
+    MUSTER_LOST_UNREACHABLE = 2,
+    MUSTER_LOST_HASH = 3,
+    MUSTER_LOST_STRANGER = 4,
+};
+
+struct muster; /* a session; opaque */
+
+/* The defaults; then set coordinator and job at least. */
+void muster_options_init(struct muster_options *options);
+
+/* Starts the thread, which begins to connect. Does not wait: MUSTER_UP or MUSTER_ENDED follows. */
+enum muster_status muster_open(const struct muster_options *options, struct muster **session,
+                               struct muster_error *error);
+
+/* The same, and waits until it is admitted; refused, unreachable or late: closed again, *error says
+ * it. */
+enum muster_status muster_join(const struct muster_options *options, int timeout_ms,
+                               struct muster **session, struct muster_error *error);
+
+/* Next event, in the order in which they came. MUSTER_ERROR_TIMEOUT when none came in time;
+ * MUSTER_ERROR_ENDED after MUSTER_ENDED was taken. */
+enum muster_status muster_next(struct muster *session, int timeout_ms, struct muster_event **event);
+void muster_event_free(struct muster_event *event); /* accepts NULL */
+
+/* A descriptor that is readable while an event is queued: for poll(), never to be read. */
+int muster_descriptor(const struct muster *session);
+
+/* Waits for the next FORMED, and says entered; for programs whose members need not exchange state.
+ * If the generation at `position` was over it is reported first. On MUSTER_OK *event is the FORMED
+ * and belongs to the caller. Events of other kinds are dropped, but DONE and ENDED give
+ * MUSTER_ERROR_ENDED. */
+enum muster_status muster_wait_generation(struct muster *session,
+                                          const struct muster_position *position, int timeout_ms,
+                                          struct muster_event **event, struct muster_error *error);
+
+/* What the next beats tell. */
+void muster_progress(struct muster *session, const struct muster_progress *progress);
+
+void muster_entered(struct muster *session, const struct muster_position *position,
+                    const struct muster_times *times);
+void muster_ready(struct muster *session, const struct muster_position *position,
+                  uint64_t params_hash);
+void muster_report(struct muster *session, const struct muster_position *position,
+                   const struct muster_report *report);
+void muster_peer_lost(struct muster *session, const struct muster_position *position,
+                      const uint8_t member_id[MUSTER_ID_BYTES], enum muster_lost_why why,
+                      const char *text);
+void muster_finished(struct muster *session, const struct muster_position *position,
+                     uint64_t params_hash, double test_accuracy);
+
+/* Wishes to leave; MUSTER_RELEASED follows, then say goodbye. After drain_ms it counts as lost. */
+void muster_leave(struct muster *session, const struct muster_position *position,
+                  uint32_t drain_ms);
+
+/* The last word: never a loss for the others. Waits until it is written, at most timeout_ms. */
+enum muster_status muster_goodbye(struct muster *session, uint32_t exit_code, const char *text,
+                                  int timeout_ms);
+
+/* Enters a named barrier; MUSTER_BARRIER follows. MUSTER_ERROR_BUSY while another one is waited at.
+ */
+enum muster_status muster_barrier_enter(struct muster *session, const char *name,
+                                        const char *place);
+
+/* Enters it and waits. MUSTER_OK = released; MUSTER_ERROR_BARRIER with the sentence in *error
+ * otherwise. A generation that ended lets it enter again by itself. Other events stay queued. */
+enum muster_status muster_barrier(struct muster *session, const char *name, const char *place,
+                                  int timeout_ms, struct muster_error *error);
+
+/* Ends the thread and frees everything. Without goodbye the others see a loss. Accepts NULL. */
+void muster_close(struct muster *session);
+
+const char *muster_status_text(enum muster_status status);  /* the sentence */
+const char *muster_event_name(enum muster_event_type type); /* the word */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,258 @@
+/* The member's side of the control protocol as a pure step machine.
+ *
+ * No I/O, clock, allocation or thread: an event with its time goes in, actions come out, and
+ * session_wake_us() says when to come back at the latest. The carrier (libuv in client.c, virtual
+ * time in tests/sim) carries the actions out in order.
+ *
+ *            START                CONNECTED            WELCOME
+ *   IDLE ------------> CONNECTING ----------> GREETING ---------> ATTACHED
+ *                        ^   | CLOSED, too late  | CLOSED, too late   | CLOSED, silent
+ *                        |   v                   v                    v  (DOWN delivered)
+ *                        +-- RESTING <-----------+--------------------+
+ *                         random pause (full jitter: 0 .. min(cap, base * 2^n))
+ *   any --REFUSED, GOODBYE sent, STOP, connect timeout before the first WELCOME--> ENDED
+ *
+ * What the machine takes off the program's hands:
+ *   - a beat every beat_ms, as long as it is attached, with the last status it was told;
+ *   - re-attaching for ever once it was admitted (a coordinator that is away does not stop
+ * training): HELLO says JOIN, RUNNING (with the roster) or FROZEN, and after WELCOME everything
+ * that still stands is said again: entered, report, ready, peers lost, leave, finished, the barrier
+ * waited at;
+ *   - fencing: FORMED, PLAN and VIEW with a number smaller than the largest seen, the same one told
+ *     twice, and OVER of a generation before the newest FORMED are dropped (session.dropped
+ * counts).
+ *
+ * Whoever calls REPORT, ENTERED .. says it once, connected or not.
+ *
+ * Calling sequence:
+ *   session_init(&session, &config, memory, session_memory_bytes(members_max));
+ *   event.type = SESSION_START; session_step(&session, &event, &actions); carry out actions ...
+ * Texts of the config are the caller's and must live as long as the session. Pointers in actions
+ * point into the session, the config or the event, and are valid until the next session_step().
+ */
+#ifndef CLIENT_SESSION_H
+#define CLIENT_SESSION_H
+
+#include "proto/wire.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SESSION_ACTIONS_MAX 16u
+#define SESSION_LOST_MAX    4u /* peers reported lost that are said again after a re-attach */
+#define SESSION_NEVER_US    UINT64_MAX
+
+struct session_config {
+    const char *job;   /* 1..64 bytes of text */
+    wire_id member_id; /* random per process */
+    wire_id secret;    /* random per process */
+    wire_id job_uid;   /* zeros = unknown */
+    enum wire_kind kind;
+    const char *node; /* identity of the host */
+    const char *host; /* its name */
+    const char
+        *data_address;   /* of the data plane, ":PORT" = where the control connection comes from */
+    const char *program; /* "muster-worker 0.1.0" */
+    const char *spec;    /* "key=value\n" lines, sorted */
+    const char *fingerprint; /* the same form */
+    uint32_t pid;
+    uint32_t min;                 /* 0 = no opinion */
+    uint32_t max;                 /* 0 = no opinion */
+    uint32_t rank_hint;           /* 1 + wished rank or, of a participant, its index; 0 = none */
+    uint32_t group_size;          /* of a participant's group */
+    uint64_t known_generation;    /* newest number known from a manifest, 0 = none */
+    uint64_t known_applied;       /* updates applied in the newest checkpoint */
+    uint32_t connect_timeout_ms;  /* give up if not admitted by then; 0 = never */
+    uint32_t greeting_timeout_ms; /* for TCP connect and for the answer to HELLO, each */
+    uint32_t silence_timeout_ms;  /* attached but not one frame for so long: connect anew */
+    uint32_t backoff_base_ms;     /* full jitter: 0 .. min(cap, base * 2^n) */
+    uint32_t backoff_cap_ms;
+};
+
+/* The defaults of the times above; the rest is zero or "". */
+void session_config_init(struct session_config *config);
+
+/* Where a member stands when it says something. */
+struct session_position {
+    uint64_t generation; /* number, 0 = in none */
+    uint64_t nonce;
+    uint64_t step; /* updates applied */
+};
+
+/* What the next beats tell. */
+struct session_status {
+    enum wire_phase phase;
+    uint64_t applied;
+    float loss;
+    float samples_per_s;
+    uint64_t entered; /* last collective entered */
+    uint64_t left;    /* last collective left */
+    char entered_what[WIRE_NAME_BYTES + 1];
+};
+
+enum session_event_type {
+    /* from the carrier */
+    SESSION_START,
+    SESSION_CONNECTED, /* the connection asked for by SESSION_CONNECT stands */
+    SESSION_CLOSED,    /* it could not be made, or ended; not the answer to SESSION_CLOSE */
+    SESSION_MESSAGE,   /* a message from the coordinator */
+    SESSION_WAKE,      /* session_wake_us() has come; harmless at any other time */
+    /* from the program */
+    SESSION_STATUS,  /* what the next beats tell */
+    SESSION_REPORT,  /* frozen: position and report */
+    SESSION_ENTERED, /* it is in the generation of the position */
+    SESSION_READY,   /* a spare is in step with the generation of the position */
+    SESSION_PEER_LOST,
+    SESSION_LEAVE, /* wishes to leave */
+    SESSION_FINISHED,
+    SESSION_GOODBYE, /* says it, closes, ENDED */
+    SESSION_BARRIER, /* enters a barrier; one at a time */
+    SESSION_STOP,    /* closes without a word, ENDED */
+};
+
+struct session_event {
+    enum session_event_type type;
+    uint64_t now_us; /* monotonic; never goes back */
+    uint64_t random; /* fresh randomness, for the pause before connecting anew */
+    struct session_position
+        position; /* REPORT, ENTERED, READY, PEER_LOST, LEAVE, FINISHED, GOODBYE */
+    union {
+        const char *text;                   /* CLOSED: why, for people */
+        const struct wire_message *message; /* MESSAGE */
+        struct session_status status;       /* STATUS */
+        struct wire_report report;          /* REPORT; the owned mask is copied */
+        struct wire_entered entered;        /* ENTERED */
+        struct wire_ready ready;            /* READY */
+        struct wire_peer_lost peer_lost;    /* PEER_LOST; the text is copied */
+        struct wire_leave leave;            /* LEAVE */
+        struct wire_finished finished;      /* FINISHED */
+        struct wire_goodbye goodbye;        /* GOODBYE */
+        struct wire_barrier_enter
+            barrier; /* BARRIER; seq is given by the machine, texts are copied */
+    };
+};
+
+enum session_action_type {
+    SESSION_CONNECT, /* begin to connect; answer with CONNECTED or CLOSED */
+    SESSION_SEND,    /* write action.message */
+    SESSION_CLOSE,   /* flush what was sent, close; nothing of that connection comes any more */
+    SESSION_DELIVER, /* tell the program */
+};
+
+/* What is delivered to the program. */
+enum session_news {
+    SESSION_NEWS_UP,      /* admitted or attached again: welcome is set */
+    SESSION_NEWS_DOWN,    /* the connection is gone, text says why; it is being made anew */
+    SESSION_NEWS_MESSAGE, /* WAITING, GENERATION, OVER, RELEASED, DRAIN_REQUEST, DONE,
+                             BARRIER_RESULT */
+    SESSION_NEWS_ENDED,   /* nothing more will come: end, exit_code and text are set */
+};
+
+enum session_end {
+    SESSION_END_NONE,
+    SESSION_END_GOODBYE,     /* the program said goodbye */
+    SESSION_END_STOPPED,     /* the program stopped it */
+    SESSION_END_REFUSED,     /* refusal says why */
+    SESSION_END_UNREACHABLE, /* not admitted within connect_timeout_ms */
+};
+
+struct session_delivery {
+    enum session_news news;
+    const struct wire_message *message; /* UP: WELCOME; MESSAGE: the message; else NULL */
+    enum session_end end;               /* ENDED */
+    enum wire_refusal refusal;          /* ENDED by SESSION_END_REFUSED */
+    uint32_t exit_code;                 /* ENDED */
+    const char *text;                   /* DOWN, ENDED */
+};
+
+struct session_action {
+    enum session_action_type type;
+    union {
+        struct wire_message message;      /* SEND */
+        struct session_delivery delivery; /* DELIVER */
+    };
+};
+
+struct session_actions {
+    uint32_t count;
+    struct session_action list[SESSION_ACTIONS_MAX];
+};
+
+enum session_state {
+    SESSION_IDLE,
+    SESSION_CONNECTING,
+    SESSION_GREETING,
+    SESSION_ATTACHED,
+    SESSION_RESTING,
+    SESSION_ENDED,
+};
+
+/* A generation that was told, kept for the roster of a re-attach. */
+struct session_roster {
+    struct wire_arena arena;     /* owns what message points to */
+    struct wire_message message; /* GENERATION; header.generation 0 = empty */
+};
+
+struct session {
+    const struct session_config *config; /* the caller's */
+    enum session_state state;
+    uint64_t now_us; /* of the last event */
+    uint64_t started_us;
+    uint64_t deadline_us; /* of CONNECTING, GREETING, or end of RESTING */
+    uint64_t heard_us;    /* last frame from the coordinator */
+    uint32_t attempts;    /* since the last WELCOME, for the backoff */
+    bool admitted;        /* was welcomed at least once */
+    wire_id job_uid;      /* from WELCOME */
+    uint32_t beat_ms;     /* from WELCOME */
+    uint32_t lease_ms;    /* from WELCOME */
+    uint64_t beat_due_us;
+    uint64_t beat_seq;
+    uint32_t lag_ms;  /* worst lateness of a beat since the last one */
+    uint64_t largest; /* largest generation number seen */
+    uint64_t largest_nonce;
+    uint64_t formed;                  /* number of the newest FORMED */
+    uint64_t plan;                    /* newest plan held, 0 = none */
+    struct session_position held;     /* generation it is in; step = updates applied */
+    bool frozen;                      /* that generation is over for it */
+    struct session_roster rosters[2]; /* newest FORMED or PLAN, and the one before */
+    uint32_t roster_newest;           /* index of the newest */
+    struct session_status status;
+    uint64_t phase_since_us;
+    /* What was said and still stands; said again after every WELCOME. */
+    bool has_report, has_entered, has_ready, has_leave, has_finished, has_barrier;
+    struct session_position report_at, entered_at, ready_at, leave_at, finished_at;
+    struct wire_report report;
+    struct wire_entered entered;
+    struct wire_ready ready;
+    struct wire_leave leave;
+    struct wire_finished finished;
+    struct wire_barrier_enter barrier;
+    uint8_t report_owned[WIRE_OWNED_BYTES];
+    uint64_t barrier_seq; /* barriers entered so far */
+    char barrier_name[WIRE_NAME_BYTES + 1];
+    char barrier_place[WIRE_PLACE_BYTES + 1];
+    struct wire_peer_lost lost[SESSION_LOST_MAX];
+    struct session_position lost_at[SESSION_LOST_MAX];
+    char lost_text[SESSION_LOST_MAX][WIRE_REASON_BYTES + 1];
+    uint32_t lost_count;
+    uint64_t dropped;                   /* stale or repeated generations that were dropped */
+    char text[WIRE_SENTENCE_BYTES + 1]; /* of DOWN and ENDED */
+};
+
+/* Bytes of memory for rosters of so many members (<= WIRE_MEMBERS_MAX). */
+size_t session_memory_bytes(uint32_t members_max);
+
+/* Memory is the caller's, aligned as malloc's, and must live as long as the session. */
+void session_init(struct session *session, const struct session_config *config, void *memory,
+                  size_t memory_bytes);
+
+/* One event; actions->count is set. The result is false when the event makes no sense now (a
+ * barrier while one is waited at, anything after ENDED) and changes nothing but the clock. */
+bool session_step(struct session *session, const struct session_event *event,
+                  struct session_actions *actions);
+
+/* When SESSION_WAKE is due; SESSION_NEVER_US if not at all. */
+uint64_t session_wake_us(const struct session *session);
+
+#endif
