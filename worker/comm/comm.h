@@ -6,7 +6,7 @@
  *
  * Calling sequence
  *
- *     comm_tcp_open(loop, "10.0.0.5:0", &events, owner, NULL, &comm, error, sizeof error);
+ *     comm_tcp_open(loop, "10.0.0.5:0", id, &events, owner, NULL, &comm, error, sizeof error);
  *     comm_address(comm, text, sizeof text);          HELLO's data_address
  *     comm_enter(comm, &generation);                  FORMED, PLAN at its boundary, or VIEW (a spare)
  *         -> peer_cb for each peer, then ready_cb once all members are connected
@@ -43,7 +43,8 @@
  * who see a peer of rank COMM_VISITOR. When both enter a generation in which it has a rank, it keeps its
  * connection and its peer number. The key itself is never sent.
  *
- * A peer that is lost stays lost until a later comm_enter names it again; then it is connected anew. */
+ * A peer that is lost stays lost until a later comm_enter names it again; then it is connected anew. (A spare
+ * may enter the generation it views once more, to try again those it has lost.) */
 #ifndef MUSTER_COMM_COMM_H
 #define MUSTER_COMM_COMM_H
 
@@ -71,7 +72,7 @@ extern "C" {
     X(FULL, 3, "too many frames wait for this peer")                                               \
     X(LIMIT, 4, "the frame is larger than its kind allows")                                        \
     X(OLDER, 5, "the generation is not newer than the one entered last")                           \
-    X(ROSTER, 6, "the list of members is empty, too long or names one twice")                      \
+    X(ROSTER, 6, "the members are none, too many, one twice, or not me at my rank")                      \
     X(ADDRESS, 7, "the address cannot be understood")                                              \
     X(SYSTEM, 8, "the operating system refused")                                                   \
     X(MEMORY, 9, "out of memory")
@@ -146,10 +147,9 @@ struct comm_member {
 
 /* A generation to enter; copied by comm_enter. */
 struct comm_generation {
-    uint64_t number;                    /* larger than any entered before */
+    uint64_t number;                    /* larger than any entered or halted before */
     uint64_t nonce;
     uint8_t key[COMM_KEY_BYTES];
-    uint8_t id[COMM_ID_BYTES];          /* my own id */
     const struct comm_member *members;  /* rank r at index r, the caller's, read during the call */
     uint32_t member_count;
     uint32_t me;                        /* my rank, or COMM_VISITOR */

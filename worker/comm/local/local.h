@@ -13,10 +13,10 @@ struct comm_local_hub;
 struct comm_local_hub *comm_local_hub_new(void);
 void comm_local_hub_free(struct comm_local_hub *hub);
 
-/* Opens an end on the hub; its address is "local:N". events is copied; limits NULL: the defaults.
+/* Opens an end on the hub as the member id; its address is "local:N". events is copied; limits NULL: the defaults.
  * COMM_MEMORY or COMM_SYSTEM on failure, *comm is NULL then. */
 enum comm_error comm_local_open(struct comm_local_hub *hub, uv_loop_t *loop,
-                                const struct comm_events *events, void *owner,
-                                const struct comm_limits *limits, struct comm **comm);
+                                const uint8_t id[COMM_ID_BYTES], const struct comm_events *events,
+                                void *owner, const struct comm_limits *limits, struct comm **comm);
 
 #endif
