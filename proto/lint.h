@@ -62,7 +62,7 @@ struct lint_table {
     X(LINT_ERROR_TRUNCATED, "the message ends inside a field")                                     \
     X(LINT_ERROR_VARINT, "a number is encoded longer than needed or too large for any field")      \
     X(LINT_ERROR_UNKNOWN, "an unknown field")                                                      \
-    X(LINT_ERROR_WIRE, "a field with another wire type than the schema has")                       \
+    X(LINT_ERROR_ENCODING, "a field with another wire type than the schema has")                   \
     X(LINT_ERROR_DUPLICATE, "a field that may come once comes twice")                              \
     X(LINT_ERROR_COUNT, "a repeated field comes more often than allowed")                          \
     X(LINT_ERROR_BYTES, "a field is longer or shorter than allowed")                               \
@@ -97,6 +97,9 @@ size_t lint_table_bytes_max(const struct lint_table *table);
 
 /* True if the text may stand in a field of this kind (LINT_TEXT or LINT_LINES). */
 bool lint_text_valid(enum lint_kind kind, const uint8_t *text, size_t text_bytes);
+
+/* Bytes of the first character of a text that is not empty; 0 when it may not stand there. */
+size_t lint_text_character(enum lint_kind kind, const uint8_t *text, size_t text_bytes);
 
 const char *lint_error_text(enum lint_error error); /* the sentence */
 

@@ -95,17 +95,17 @@ enum wire_barrier_end {
 };
 
 struct wire_member {
-    wire_id id;
-    const char *node;         /* <= WIRE_NAME_BYTES */
-    const char *host;         /* <= WIRE_NAME_BYTES */
-    const char *data_address; /* <= WIRE_NAME_BYTES, "HOST:PORT" */
-    const uint8_t *owned;     /* bit i of byte i/8: owned shard i; NULL when owned_bytes is 0 */
-    uint32_t owned_bytes;     /* <= WIRE_OWNED_BYTES */
-    uint32_t rank;
-    uint32_t local_rank;
-    uint32_t pid;
-    uint64_t applied; /* updates applied */
-    bool frozen;      /* member of the last generation that reported */
+    wire_id id;               /* random per process */
+    const char *node;         /* identity of the host; <= WIRE_NAME_BYTES */
+    const char *host;         /* its name; <= WIRE_NAME_BYTES */
+    const char *data_address; /* "HOST:PORT" of the data plane; <= WIRE_NAME_BYTES */
+    const uint8_t *owned; /* bit i%8 of byte i/8: it owned shard i; NULL when owned_bytes is 0 */
+    uint32_t owned_bytes; /* <= WIRE_OWNED_BYTES */
+    uint32_t rank;        /* in the generation told */
+    uint32_t local_rank;  /* on its node */
+    uint32_t pid;         /* on its host */
+    uint64_t applied;     /* updates applied when it was frozen, or in its checkpoint */
+    bool frozen;          /* member of the last generation that reported */
 };
 
 struct wire_hello {
@@ -220,7 +220,7 @@ struct wire_generation {
     enum wire_mode mode;
     wire_id key;
     const struct wire_member *members; /* by rank */
-    uint32_t member_count;             /* <= WIRE_MEMBERS_MAX */
+    uint32_t members_count;            /* <= WIRE_MEMBERS_MAX */
     const char *reason;                /* <= WIRE_REASON_BYTES */
     bool pause;
     uint64_t detect_us;
@@ -313,7 +313,7 @@ enum wire_error {
 void wire_arena_init(struct wire_arena *arena, void *memory, size_t capacity_bytes);
 void wire_arena_reset(struct wire_arena *arena);
 
-/* Memory for 16-byte alignment, or NULL when the budget is used up. */
+/* Memory aligned to 8 bytes, or NULL when the budget is used up. */
 void *wire_arena_take(struct wire_arena *arena, size_t bytes);
 
 /* Body to message. On WIRE_ERROR_LINT *fault (may be NULL) says what and where. */
