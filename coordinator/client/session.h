@@ -22,7 +22,8 @@
  *     twice, and OVER of a generation before the newest FORMED are dropped (session.dropped
  * counts).
  *
- * Whoever calls REPORT, ENTERED .. says it once, connected or not.
+ * Whoever calls REPORT, ENTERED .. says it once, connected or not. GOODBYE without a connection is
+ * said after the next WELCOME; who cannot wait for that sends STOP.
  *
  * Calling sequence:
  *   session_init(&session, &config, memory, session_memory_bytes(members_max));
@@ -194,50 +195,68 @@ struct session_roster {
     struct wire_message message; /* GENERATION; header.generation 0 = empty */
 };
 
-struct session {
-    const struct session_config *config; /* the caller's */
-    enum session_state state;
-    uint64_t now_us; /* of the last event */
-    uint64_t started_us;
-    uint64_t deadline_us; /* of CONNECTING, GREETING, or end of RESTING */
-    uint64_t heard_us;    /* last frame from the coordinator */
-    uint32_t attempts;    /* since the last WELCOME, for the backoff */
-    bool admitted;        /* was welcomed at least once */
-    wire_id job_uid;      /* from WELCOME */
-    uint32_t beat_ms;     /* from WELCOME */
-    uint32_t lease_ms;    /* from WELCOME */
-    uint64_t beat_due_us;
-    uint64_t beat_seq;
-    uint32_t lag_ms;  /* worst lateness of a beat since the last one */
-    uint64_t largest; /* largest generation number seen */
-    uint64_t largest_nonce;
-    uint64_t formed;                  /* number of the newest FORMED */
-    uint64_t plan;                    /* newest plan held, 0 = none */
-    struct session_position held;     /* generation it is in; step = updates applied */
-    bool frozen;                      /* that generation is over for it */
-    struct session_roster rosters[2]; /* newest FORMED or PLAN, and the one before */
-    uint32_t roster_newest;           /* index of the newest */
-    struct session_status status;
-    uint64_t phase_since_us;
-    /* What was said and still stands; said again after every WELCOME. */
-    bool has_report, has_entered, has_ready, has_leave, has_finished, has_barrier;
-    struct session_position report_at, entered_at, ready_at, leave_at, finished_at;
-    struct wire_report report;
+/* What the program said and what still stands: said again after every WELCOME. */
+struct session_said {
+    bool has_entered;  /* until OVER, REPORT or the next FORMED */
+    bool has_report;   /* until the next FORMED */
+    bool has_ready;    /* until ENTERED, OVER or the next generation told */
+    bool has_leave;    /* until RELEASED */
+    bool has_finished; /* until DONE or OVER */
+    bool has_barrier;  /* until its result */
+    bool has_goodbye;  /* until it could be said */
+    struct session_position entered_at, report_at, ready_at, leave_at, finished_at, goodbye_at;
     struct wire_entered entered;
+    struct wire_report report;
     struct wire_ready ready;
     struct wire_leave leave;
     struct wire_finished finished;
     struct wire_barrier_enter barrier;
-    uint8_t report_owned[WIRE_OWNED_BYTES];
-    uint64_t barrier_seq; /* barriers entered so far */
+    struct wire_goodbye goodbye;
+    struct wire_peer_lost lost[SESSION_LOST_MAX]; /* until OVER or another generation */
+    struct session_position lost_at[SESSION_LOST_MAX];
+    uint32_t lost_count; /* said so far; the newest SESSION_LOST_MAX are kept, as a ring */
+    /* Copies of what the program's pointers pointed to. */
+    uint8_t owned[WIRE_OWNED_BYTES];
     char barrier_name[WIRE_NAME_BYTES + 1];
     char barrier_place[WIRE_PLACE_BYTES + 1];
-    struct wire_peer_lost lost[SESSION_LOST_MAX];
-    struct session_position lost_at[SESSION_LOST_MAX];
+    char goodbye_text[WIRE_REASON_BYTES + 1];
     char lost_text[SESSION_LOST_MAX][WIRE_REASON_BYTES + 1];
-    uint32_t lost_count;
-    uint64_t dropped;                   /* stale or repeated generations that were dropped */
-    char text[WIRE_SENTENCE_BYTES + 1]; /* of DOWN and ENDED */
+};
+
+struct session {
+    const struct session_config *config; /* the caller's */
+    enum session_state state;
+    uint64_t now_us;      /* of the last event */
+    uint64_t random;      /* of the last event */
+    uint64_t started_us;  /* START */
+    uint64_t deadline_us; /* of CONNECTING and GREETING; end of RESTING */
+    uint64_t heard_us;    /* last frame from the coordinator */
+    uint32_t attempts;    /* connections that failed since the last WELCOME */
+    bool admitted;        /* was welcomed at least once */
+    wire_id job_uid;      /* from the config, then from WELCOME */
+    uint32_t beat_ms;     /* from WELCOME */
+    uint32_t lease_ms;    /* from WELCOME */
+    uint64_t beat_due_us; /* next beat */
+    uint64_t beat_seq;    /* beats sent */
+    uint32_t lag_ms;      /* how late the last beat was */
+    uint64_t barrier_seq; /* barriers entered */
+
+    struct session_position held;     /* generation it is in, 0 = none; step = updates applied */
+    uint64_t largest;                 /* largest generation number seen */
+    uint64_t largest_nonce;           /* its nonce */
+    uint32_t largest_modes;           /* bit m: it was told in enum wire_mode m */
+    uint64_t formed;                  /* number of the newest FORMED */
+    uint64_t over;                    /* generations up to this number are over */
+    uint64_t reported;                /* newest generation the program reported to be frozen in */
+    uint64_t plan;                    /* newest plan held, 0 = none */
+    struct session_roster rosters[2]; /* newest FORMED and PLAN */
+    uint64_t dropped;                 /* stale or repeated messages that were dropped */
+
+    struct session_status status; /* what beats tell */
+    uint64_t phase_since_us;      /* since when it is in that phase of that step */
+    struct session_said said;
+    char failure[WIRE_REASON_BYTES + 1]; /* why the last connection failed */
+    char text[WIRE_SENTENCE_BYTES + 1];  /* of DOWN and ENDED */
 };
 
 /* Bytes of memory for rosters of so many members (<= WIRE_MEMBERS_MAX). */

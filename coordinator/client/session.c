@@ -1,0 +1,436 @@
+/* Connection and time of a session.
+ *
+ * Invariants:
+ *   1. At most one connection: SESSION_CONNECT is asked for only in IDLE and RESTING, and whoever
+ * leaves CONNECTING, GREETING or ATTACHED otherwise than by CLOSED asks for SESSION_CLOSE.
+ *   2. HELLO is the first frame of every connection, and the only one before WELCOME.
+ *   3. Once admitted, a session ends only by REFUSED, GOODBYE or STOP: never by time.
+ *   4. A pause is drawn from 0 .. min(cap, base * 2^n) (full jitter: Brooker, "Exponential Backoff
+ * And Jitter", 2015), so that a thousand members do not come back at the same moment.
+ *   5. A silent coordinator is not left at once: its process may be stopped, and the end of the
+ *      connection would be the end of this member there. silence_timeout_ms is long for that
+ * reason.
+ */
+#include "session_private.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    CONNECT_TIMEOUT_MS = 60000,
+    GREETING_TIMEOUT_MS = 10000,
+    SILENCE_TIMEOUT_MS = 60000,
+    BACKOFF_BASE_MS = 100,
+    BACKOFF_CAP_MS = 5000,
+    BEAT_MIN_MS = 20,
+    BEAT_MAX_MS = 60000,
+};
+
+void session_config_init(struct session_config *config)
+{
+    *config = (struct session_config){
+        .job = "",
+        .kind = WIRE_KIND_WORKER,
+        .node = "",
+        .host = "",
+        .data_address = "",
+        .program = "",
+        .spec = "",
+        .fingerprint = "",
+        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .greeting_timeout_ms = GREETING_TIMEOUT_MS,
+        .silence_timeout_ms = SILENCE_TIMEOUT_MS,
+        .backoff_base_ms = BACKOFF_BASE_MS,
+        .backoff_cap_ms = BACKOFF_CAP_MS,
+    };
+}
+
+/* What one GENERATION of so many members needs in an arena; every text is rounded up to 8 bytes. */
+static size_t roster_bytes(uint32_t members_max)
+{
+    const size_t texts = 3 * (WIRE_NAME_BYTES + 8) + WIRE_OWNED_BYTES;
+
+    return members_max * (sizeof(struct wire_member) + texts) + WIRE_REASON_BYTES + 8;
+}
+
+size_t session_memory_bytes(uint32_t members_max)
+{
+    assert(members_max <= WIRE_MEMBERS_MAX);
+    return 2 * roster_bytes(members_max);
+}
+
+void session_init(struct session *session, const struct session_config *config, void *memory,
+                  size_t memory_bytes)
+{
+    size_t half_bytes = memory_bytes / 2 & ~(size_t)7;
+
+    assert(strlen(config->job) > 0);
+    *session = (struct session){
+        .config = config,
+        .state = SESSION_IDLE,
+        .job_uid = config->job_uid,
+        .held.step = config->known_applied,
+        .status = {.phase = WIRE_PHASE_STARTUP, .applied = config->known_applied},
+        .largest = config->known_generation,
+    };
+    wire_arena_init(&session->rosters[0].arena, memory, half_bytes);
+    wire_arena_init(&session->rosters[1].arena, (uint8_t *)memory + half_bytes, half_bytes);
+}
+
+/* ---- actions ------------------------------------------------------------------------------- */
+
+struct session_action *session_push(struct session_actions *actions, enum session_action_type type)
+{
+    struct session_action *action = &actions->list[actions->count];
+
+    assert(actions->count < SESSION_ACTIONS_MAX);
+    actions->count++;
+    action->type = type;
+    return action;
+}
+
+struct wire_message *session_send(struct session_actions *actions, enum frame_type type,
+                                  const struct session_position *at)
+{
+    struct wire_message *message = &session_push(actions, SESSION_SEND)->message;
+
+    message->header = (struct frame_header){
+        .version = FRAME_VERSION_MIN,
+        .type = (uint8_t)type,
+        .generation = at->generation,
+        .nonce = at->nonce,
+        .step = at->step,
+    };
+    return message;
+}
+
+void session_deliver(struct session_actions *actions, enum session_news news,
+                     const struct wire_message *message)
+{
+    struct session_action *action = session_push(actions, SESSION_DELIVER);
+
+    action->delivery = (struct session_delivery){.news = news, .message = message};
+}
+
+static bool connected(const struct session *session)
+{
+    return session->state == SESSION_CONNECTING || session->state == SESSION_GREETING ||
+           session->state == SESSION_ATTACHED;
+}
+
+void session_copy_text(char *to, size_t room_bytes, const char *from)
+{
+    (void)snprintf(to, room_bytes, "%s", from ? from : "");
+}
+
+void session_finish(struct session *session, enum session_end end, uint32_t exit_code,
+                    struct session_actions *actions)
+{
+    struct session_delivery *delivery;
+
+    if (connected(session))
+        (void)session_push(actions, SESSION_CLOSE);
+    session->state = SESSION_ENDED;
+    session_deliver(actions, SESSION_NEWS_ENDED, NULL);
+    delivery = &actions->list[actions->count - 1].delivery;
+    delivery->end = end;
+    delivery->exit_code = exit_code;
+    delivery->text = session->text;
+}
+
+/* ---- the connection ------------------------------------------------------------------------ */
+
+static uint64_t us(uint32_t ms)
+{
+    return (uint64_t)ms * 1000;
+}
+
+static void connect_now(struct session *session, struct session_actions *actions)
+{
+    session->state = SESSION_CONNECTING;
+    session->deadline_us = session->now_us + us(session->config->greeting_timeout_ms);
+    (void)session_push(actions, SESSION_CONNECT);
+}
+
+/* Full jitter; the exponent stops before it could overflow. */
+static uint64_t pause_us(const struct session *session)
+{
+    uint32_t exponent = session->attempts < 20 ? session->attempts : 20;
+    uint64_t longest_us = us(session->config->backoff_base_ms) << exponent;
+
+    if (longest_us > us(session->config->backoff_cap_ms))
+        longest_us = us(session->config->backoff_cap_ms);
+    return session->random % (longest_us + 1);
+}
+
+static void rest(struct session *session, const char *why, struct session_actions *actions)
+{
+    bool was_attached = session->state == SESSION_ATTACHED;
+
+    session_copy_text(session->failure, sizeof session->failure, why);
+    session->state = SESSION_RESTING;
+    session->deadline_us = session->now_us + pause_us(session);
+    session->attempts++;
+    if (!was_attached)
+        return;
+    session_copy_text(session->text, sizeof session->text, session->failure);
+    session_deliver(actions, SESSION_NEWS_DOWN, NULL);
+    actions->list[actions->count - 1].delivery.text = session->text;
+}
+
+void session_drop(struct session *session, const char *why, struct session_actions *actions)
+{
+    (void)session_push(actions, SESSION_CLOSE);
+    rest(session, why, actions);
+}
+
+static enum wire_attach attach_of(const struct session *session)
+{
+    uint64_t held = session->held.generation;
+
+    if (held == 0)
+        return WIRE_ATTACH_JOIN;
+    return held <= session->over || held <= session->reported ? WIRE_ATTACH_FROZEN
+                                                              : WIRE_ATTACH_RUNNING;
+}
+
+static void send_hello(struct session *session, struct session_actions *actions)
+{
+    const struct session_config *config = session->config;
+    const struct wire_generation *roster = session_roster_held(session);
+    struct session_position at = session->held;
+    struct wire_message *message;
+
+    if (at.generation == 0) {
+        at.generation = session->largest;
+        at.nonce = session->largest_nonce;
+    }
+    message = session_send(actions, FRAME_HELLO, &at);
+    message->hello = (struct wire_hello){
+        .version_min = FRAME_VERSION_MIN,
+        .version_max = FRAME_VERSION_MAX,
+        .job = config->job,
+        .member_id = config->member_id,
+        .secret = config->secret,
+        .kind = config->kind,
+        .attach = attach_of(session),
+        .node = config->node,
+        .host = config->host,
+        .pid = config->pid,
+        .data_address = config->data_address,
+        .min = config->min,
+        .max = config->max,
+        .spec = config->spec,
+        .fingerprint = config->fingerprint,
+        .job_uid = session->job_uid,
+        .rank_hint = config->rank_hint,
+        .group_size = config->group_size,
+        .roster = roster ? roster->members : NULL,
+        .roster_count = roster ? roster->members_count : 0,
+        .program = config->program,
+        .plan = session->plan,
+        .applied = session->held.step,
+    };
+}
+
+static void greet(struct session *session, struct session_actions *actions)
+{
+    session->state = SESSION_GREETING;
+    session->deadline_us = session->now_us + us(session->config->greeting_timeout_ms);
+    send_hello(session, actions);
+}
+
+static void attach(struct session *session, const struct wire_message *message,
+                   struct session_actions *actions)
+{
+    const struct wire_welcome *welcome = &message->welcome;
+
+    session->state = SESSION_ATTACHED;
+    session->admitted = true;
+    session->attempts = 0;
+    session->job_uid = welcome->job_uid;
+    session->lease_ms = welcome->lease_ms;
+    session->beat_ms = welcome->beat_ms < BEAT_MIN_MS   ? BEAT_MIN_MS
+                       : welcome->beat_ms > BEAT_MAX_MS ? BEAT_MAX_MS
+                                                        : welcome->beat_ms;
+    session->beat_due_us = session->now_us + us(session->beat_ms);
+    session_deliver(actions, SESSION_NEWS_UP, message);
+    session_say_again(session, actions);
+}
+
+static void refuse(struct session *session, const struct wire_refused *refused,
+                   struct session_actions *actions)
+{
+    session_copy_text(session->text, sizeof session->text, refused->text);
+    session_finish(session, SESSION_END_REFUSED, refused->exit_code, actions);
+    actions->list[actions->count - 1].delivery.refusal = refused->why;
+}
+
+/* Invariant 2, from the other side: WELCOME or REFUSED first, WELCOME only once. */
+static void hear(struct session *session, const struct wire_message *message,
+                 struct session_actions *actions)
+{
+    bool welcome = message->header.type == FRAME_WELCOME;
+
+    session->heard_us = session->now_us;
+    if (message->header.type == FRAME_REFUSED)
+        refuse(session, &message->refused, actions);
+    else if (welcome != (session->state == SESSION_GREETING))
+        session_drop(session, "the coordinator broke the protocol (order of frames)", actions);
+    else if (welcome && (message->welcome.version < FRAME_VERSION_MIN ||
+                         message->welcome.version > FRAME_VERSION_MAX))
+        session_drop(session, "the coordinator chose a protocol version not spoken here", actions);
+    else if (welcome)
+        attach(session, message, actions);
+    else
+        session_told(session, message, actions);
+}
+
+/* ---- time ---------------------------------------------------------------------------------- */
+
+static void beat(struct session *session, struct session_actions *actions)
+{
+    struct session_position at = session->held;
+    struct wire_message *message = session_send(actions, FRAME_BEAT, &at);
+
+    session->lag_ms = (uint32_t)((session->now_us - session->beat_due_us) / 1000);
+    session->beat_due_us += us(session->beat_ms);
+    if (session->beat_due_us <= session->now_us) /* it slept: no burst of beats */
+        session->beat_due_us = session->now_us + us(session->beat_ms);
+    message->beat = (struct wire_beat){
+        .seq = ++session->beat_seq,
+        .phase = session->status.phase,
+        .phase_age_ms = (session->now_us - session->phase_since_us) / 1000,
+        .loss = session->status.loss,
+        .samples_per_s = session->status.samples_per_s,
+        .entered = session->status.entered,
+        .left = session->status.left,
+        .entered_what = session->status.entered_what,
+        .lag_ms = session->lag_ms,
+    };
+}
+
+/* When it gives up; only before the first WELCOME. */
+static uint64_t give_up_us(const struct session *session)
+{
+    uint32_t timeout_ms = session->config->connect_timeout_ms;
+
+    return session->admitted || timeout_ms == 0 ? SESSION_NEVER_US
+                                                : session->started_us + us(timeout_ms);
+}
+
+static void give_up(struct session *session, struct session_actions *actions)
+{
+    (void)snprintf(session->text, sizeof session->text, "no coordinator within %u ms: %s",
+                   session->config->connect_timeout_ms,
+                   session->failure[0] ? session->failure : "no answer yet");
+    session_finish(session, SESSION_END_UNREACHABLE, 69, actions);
+}
+
+static uint64_t silent_us(const struct session *session)
+{
+    return session->heard_us + us(session->config->silence_timeout_ms);
+}
+
+static void wake_attached(struct session *session, struct session_actions *actions)
+{
+    if (session->now_us >= silent_us(session))
+        session_drop(session, "the coordinator was silent for too long", actions);
+    else if (session->now_us >= session->beat_due_us)
+        beat(session, actions);
+}
+
+static void wake(struct session *session, struct session_actions *actions)
+{
+    bool due = session->now_us >= session->deadline_us;
+
+    if (session->state == SESSION_ATTACHED)
+        wake_attached(session, actions);
+    else if (session->now_us >= give_up_us(session))
+        give_up(session, actions);
+    else if (session->state == SESSION_RESTING && due)
+        connect_now(session, actions);
+    else if (session->state == SESSION_CONNECTING && due)
+        session_drop(session, "the connection could not be made in time", actions);
+    else if (session->state == SESSION_GREETING && due)
+        session_drop(session, "the coordinator did not answer HELLO in time", actions);
+}
+
+uint64_t session_wake_us(const struct session *session)
+{
+    uint64_t first_us = session->deadline_us;
+    uint64_t second_us = give_up_us(session);
+
+    if (session->state == SESSION_IDLE || session->state == SESSION_ENDED)
+        return SESSION_NEVER_US;
+    if (session->state == SESSION_ATTACHED) {
+        first_us = session->beat_due_us;
+        second_us = silent_us(session);
+    }
+    return first_us < second_us ? first_us : second_us;
+}
+
+/* ---- events -------------------------------------------------------------------------------- */
+
+static bool start(struct session *session, struct session_actions *actions)
+{
+    if (session->state != SESSION_IDLE)
+        return false;
+    session->started_us = session->now_us;
+    session->phase_since_us = session->now_us;
+    connect_now(session, actions);
+    return true;
+}
+
+static bool carrier_event(struct session *session, const struct session_event *event,
+                          struct session_actions *actions)
+{
+    if (event->type == SESSION_CONNECTED && session->state == SESSION_CONNECTING)
+        greet(session, actions);
+    else if (event->type == SESSION_CLOSED && connected(session))
+        rest(session, event->text, actions);
+    else if (event->type == SESSION_MESSAGE &&
+             (session->state == SESSION_GREETING || session->state == SESSION_ATTACHED))
+        hear(session, event->message, actions);
+    else
+        return false;
+    return true;
+}
+
+bool session_step(struct session *session, const struct session_event *event,
+                  struct session_actions *actions)
+{
+    actions->count = 0;
+    assert(event->now_us >= session->now_us);
+    session->now_us = event->now_us;
+    session->random = event->random;
+    if (session->state == SESSION_ENDED)
+        return false;
+    switch (event->type) {
+    case SESSION_START:
+        return start(session, actions);
+    case SESSION_CONNECTED:
+    case SESSION_CLOSED:
+    case SESSION_MESSAGE:
+        return carrier_event(session, event, actions);
+    case SESSION_WAKE:
+        wake(session, actions);
+        return true;
+    case SESSION_STOP:
+        session_copy_text(session->text, sizeof session->text, "stopped by the program");
+        session_finish(session, SESSION_END_STOPPED, 0, actions);
+        return true;
+    case SESSION_STATUS:
+    case SESSION_REPORT:
+    case SESSION_ENTERED:
+    case SESSION_READY:
+    case SESSION_PEER_LOST:
+    case SESSION_LEAVE:
+    case SESSION_FINISHED:
+    case SESSION_GOODBYE:
+    case SESSION_BARRIER:
+        return session_say(session, event, actions);
+    }
+    return false;
+}
