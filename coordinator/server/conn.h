@@ -1,0 +1,84 @@
+/* Connections of members: accept, frames in, frames out, budgets. Knows nothing of jobs.
+ *
+ * Calling sequence (everything on the loop's thread)
+ *
+ *     conns_open(&conns, loop, &limits, &events, owner, address, error...)   listens
+ *         -> opened_cb, frame_cb.., closed_cb       closed_cb exactly once per opened_cb
+ *     conns_admit(conns, id)        the stranger became a member: larger limits, no handshake deadline
+ *     conns_send(conns, ids, count, frame, bytes)   one frame to many, encoded once
+ *     conns_close(conns, id)        after what is queued has left, or its deadline
+ *     conns_judge(conns, now_us)    at each tick: all deadlines of all connections
+ *     conns_stop(conns)             closes everything; the loop must run until it is idle
+ *
+ * Budgets: a stranger has handshake_ms for its first frame, a frame begun has frame_ms to be complete,
+ * and a peer that does not read is dropped when more than queue_bytes wait for it or nothing has left for
+ * write_ms. Beyond stranger_count strangers the oldest is dropped for the newest, so that a flood of
+ * silent connections cannot keep members out. Beyond conn_count nothing is accepted until one closes.
+ *
+ * A connection's id is index + serial number and is never used again, so that an id that outlived its
+ * connection does nothing. */
+#ifndef SERVER_CONN_H
+#define SERVER_CONN_H
+
+#include "proto/frame.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <uv.h>
+
+#define CONN_ADDRESS_BYTES 64
+
+struct conns;
+
+struct conn_limits {
+    uint32_t conn_count;     /* connections at a time */
+    uint32_t stranger_count; /* of them not admitted yet */
+    uint32_t handshake_ms;   /* from accept to the first whole frame */
+    uint32_t frame_ms;       /* from a frame's first byte to its last */
+    uint32_t write_ms;       /* without any progress of a queue that is not empty */
+    uint32_t queue_bytes;    /* waiting to be written to one peer */
+};
+
+struct conn_events {
+    void (*opened_cb)(void *owner, uint64_t id);
+    /* header and body are valid during the call. */
+    void (*frame_cb)(void *owner, uint64_t id, const struct frame_header *header,
+                     const uint8_t *body);
+    /* why: a sentence for the log, valid during the call. */
+    void (*closed_cb)(void *owner, uint64_t id, const char *why);
+};
+
+struct conn_counters {
+    uint64_t accepted;
+    uint64_t open;
+    uint64_t strangers;      /* open and not admitted */
+    uint64_t refused_frames; /* connections closed for what they sent */
+    uint64_t slow;           /* connections closed by a budget */
+    uint64_t frames_in;
+    uint64_t frames_out;
+};
+
+void conn_limits_default(struct conn_limits *limits);
+
+/* Listens on address. 0, or a negative libuv error with a sentence in error. */
+int conns_open(struct conns **conns, uv_loop_t *loop, const struct conn_limits *limits,
+               const struct conn_events *events, void *owner, const struct sockaddr *address,
+               char *error, size_t error_bytes);
+
+/* "HOST:PORT" that it listens on. */
+void conns_address(const struct conns *conns, char *text, size_t text_bytes);
+
+void conns_admit(struct conns *conns, uint64_t id);
+void conns_send(struct conns *conns, const uint64_t *ids, size_t count, const uint8_t *frame,
+                size_t frame_bytes);
+void conns_close(struct conns *conns, uint64_t id);
+
+/* Host part of the peer's address, "" when it is gone. */
+void conns_peer(const struct conns *conns, uint64_t id, char *text, size_t text_bytes);
+
+void conns_judge(struct conns *conns, uint64_t now_us);
+void conns_counters(const struct conns *conns, struct conn_counters *counters);
+void conns_stop(struct conns *conns);
+
+#endif

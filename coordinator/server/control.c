@@ -1,0 +1,266 @@
+/* Invariants
+ *   1. A client is idle or waits for one answer; lines that come meanwhile stay in its buffer.
+ *   2. ticket = slot + serial << 32; the serial of a slot grows with each request, so an answer is given
+ *      at most once and never to somebody else. */
+#include "server/control.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CLIENTS_MAX 16
+#define LINE_BYTES  4096
+#define PATH_BYTES  108
+
+struct client {
+    uv_pipe_t pipe;
+    struct control *control;
+    char line[LINE_BYTES];
+    size_t length;     /* bytes in line */
+    uint32_t serial;   /* of the request that is under way */
+    bool used;         /* slot taken, until the close callback */
+    bool open;
+    bool waiting;      /* a request is under way */
+};
+
+struct control {
+    uv_pipe_t listener;
+    control_request_cb request_cb;
+    void *owner;
+    char path[PATH_BYTES];
+    uint32_t handles; /* listener and clients that are not closed */
+    struct client clients[CLIENTS_MAX];
+};
+
+struct answer {
+    uv_write_t request;
+    char text[];
+};
+
+static void handle_closed(struct control *control)
+{
+    if (--control->handles == 0)
+        free(control);
+}
+
+static void on_client_closed(uv_handle_t *handle)
+{
+    struct client *client = handle->data;
+
+    client->used = false;
+    handle_closed(client->control);
+}
+
+static void client_close(struct client *client)
+{
+    if (!client->open)
+        return;
+    client->open = false;
+    uv_close((uv_handle_t *)&client->pipe, on_client_closed);
+}
+
+static void on_written(uv_write_t *request, int status)
+{
+    (void)status;
+    free(request->data);
+}
+
+static void client_write(struct client *client, bool ok, const char *text)
+{
+    json_t *object = json_pack("{s:b, s:s}", "ok", (int)ok, "text", text);
+    char *line = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
+    size_t length = line != NULL ? strlen(line) : 0;
+    struct answer *answer = line != NULL ? malloc(sizeof *answer + length + 1) : NULL;
+
+    if (answer != NULL) {
+        uv_buf_t buffer;
+
+        memcpy(answer->text, line, length);
+        answer->text[length] = '\n';
+        answer->request.data = answer;
+        buffer = uv_buf_init(answer->text, (unsigned)length + 1);
+        if (uv_write(&answer->request, (uv_stream_t *)&client->pipe, &buffer, 1, on_written) != 0)
+            free(answer);
+    }
+    free(line);
+    json_decref(object);
+}
+
+static const char *member(json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text != NULL ? text : "";
+}
+
+static void take_request(struct client *client, json_t *object)
+{
+    struct control *control = client->control;
+    struct control_request request = {.command = member(object, "command"),
+                                      .job = member(object, "job"),
+                                      .target = member(object, "target")};
+    struct ucred who;
+    socklen_t length = sizeof who;
+    int fd;
+
+    if (uv_fileno((uv_handle_t *)&client->pipe, &fd) == 0 &&
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) == 0) {
+        request.peer_uid = who.uid;
+        request.peer_pid = (uint32_t)who.pid;
+    }
+    client->serial++;
+    client->waiting = true;
+    control->request_cb(control->owner,
+                        (uint64_t)client->serial << 32 |
+                            (uint64_t)(client - control->clients),
+                        &request);
+}
+
+static void take_line(struct client *client, size_t length)
+{
+    json_error_t why;
+    json_t *object = json_loadb(client->line, length, JSON_REJECT_DUPLICATES, &why);
+
+    if (!json_is_object(object))
+        client_write(client, false, "expected one JSON object in a line");
+    else if (member(object, "command")[0] == '\0')
+        client_write(client, false, "the object has no \"command\"");
+    else
+        take_request(client, object);
+    json_decref(object);
+}
+
+/* Whole lines in the buffer, until one is under way. */
+static void take_lines(struct client *client)
+{
+    while (client->open && !client->waiting) {
+        char *end = memchr(client->line, '\n', client->length);
+        size_t length;
+
+        if (end == NULL)
+            break;
+        length = (size_t)(end - client->line);
+        take_line(client, length);
+        client->length -= length + 1;
+        memmove(client->line, end + 1, client->length);
+    }
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+    struct client *client = handle->data;
+
+    (void)suggested;
+    *buffer = uv_buf_init(client->line + client->length, (unsigned)(LINE_BYTES - client->length));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
+{
+    struct client *client = stream->data;
+
+    (void)buffer;
+    if (count == UV_ENOBUFS)
+        client_write(client, false, "a line longer than 4096 bytes");
+    if (count < 0) {
+        client_close(client);
+        return;
+    }
+    client->length += (size_t)count;
+    take_lines(client);
+}
+
+static struct client *client_take(struct control *control)
+{
+    for (size_t i = 0; i < CLIENTS_MAX; i++)
+        if (!control->clients[i].used)
+            return &control->clients[i];
+    return NULL;
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    struct control *control = listener->data;
+    struct client *client = client_take(control);
+
+    if (status != 0 || client == NULL)
+        return;
+    if (uv_pipe_init(listener->loop, &client->pipe, 0) != 0)
+        return;
+    client->pipe.data = client;
+    client->control = control;
+    client->used = client->open = true;
+    client->waiting = false;
+    client->length = 0;
+    control->handles++;
+    if (uv_accept(listener, (uv_stream_t *)&client->pipe) != 0 ||
+        uv_read_start((uv_stream_t *)&client->pipe, on_alloc, on_read) != 0)
+        client_close(client);
+}
+
+void control_answer(struct control *control, uint64_t ticket, bool ok, const char *text)
+{
+    struct client *client;
+
+    if ((uint32_t)ticket >= CLIENTS_MAX)
+        return;
+    client = &control->clients[(uint32_t)ticket];
+    if (!client->open || !client->waiting || client->serial != (uint32_t)(ticket >> 32))
+        return;
+    client->waiting = false;
+    client_write(client, ok, text);
+    take_lines(client);
+}
+
+static void on_listener_closed(uv_handle_t *handle)
+{
+    handle_closed(handle->data);
+}
+
+int control_start(struct control **out, uv_loop_t *loop, const char *path,
+                  control_request_cb request_cb, void *owner, char *error, size_t error_bytes)
+{
+    struct control *control = calloc(1, sizeof *control);
+    mode_t old_mask;
+    int status;
+
+    *out = NULL;
+    if (control == NULL) {
+        (void)snprintf(error, error_bytes, "out of memory");
+        return UV_ENOMEM;
+    }
+    control->request_cb = request_cb;
+    control->owner = owner;
+    (void)snprintf(control->path, sizeof control->path, "%s", path);
+    (void)uv_pipe_init(loop, &control->listener, 0);
+    control->listener.data = control;
+    control->handles = 1;
+    (void)unlink(path);
+    old_mask = umask(0177);
+    status = strlen(path) < sizeof control->path ? uv_pipe_bind(&control->listener, path)
+                                                 : UV_ENAMETOOLONG;
+    (void)umask(old_mask);
+    if (status == 0)
+        status = uv_listen((uv_stream_t *)&control->listener, 16, on_connection);
+    if (status != 0) {
+        (void)snprintf(error, error_bytes, "control socket %s: %s", path, uv_strerror(status));
+        uv_close((uv_handle_t *)&control->listener, on_listener_closed);
+        return status;
+    }
+    *out = control;
+    return 0;
+}
+
+void control_stop(struct control *control)
+{
+    if (control == NULL)
+        return;
+    (void)unlink(control->path);
+    for (size_t i = 0; i < CLIENTS_MAX; i++)
+        if (control->clients[i].used)
+            client_close(&control->clients[i]);
+    uv_close((uv_handle_t *)&control->listener, on_listener_closed);
+}
