@@ -19,7 +19,8 @@
  *
  * Threads: everything runs on the thread of the loop given at open; so do all callbacks. Callbacks may
  * call every function here except comm_close. No callback runs inside comm_send or comm_enter (they come
- * from the loop afterwards); comm_halt and comm_close do call sent_cb and drop_cb before they return.
+ * from the loop afterwards), but for drop_cb, which comm_enter calls for frames under way from those who
+ * depart; comm_halt and comm_close call sent_cb and drop_cb before they return.
  *
  * Ownership of buffers
  *   sending    The parts belong to comm from comm_send until sent_cb(tag), and must not change meanwhile.
