@@ -1,0 +1,145 @@
+/* The exchange of one step: which pieces go where, what is added when, and when the sum is whole.
+ *
+ * Pure: no bytes, no sockets, no clock. The real worker (train/reduce.c) and the simulator run this code.
+ *
+ * The gradient is cut into buckets (offered in the order in which backward makes them) and each bucket
+ * into one chunk per rank. Every rank sends its piece of chunk c of each tree node that it owns to rank c,
+ * who adds all pieces in the order of the canonical tree and sends the result to everybody. Beside that
+ * every rank sends every rank one word: the newest membership plan that it holds and the hash of its
+ * parameters before the step. The step is COMPLETE when all results and all words are in.
+ *
+ * Calling sequence
+ *
+ *     exchange_begin(&x, &config)                     from here on pieces and words are taken: peers may be
+ *                                                     one step ahead
+ *     exchange_start(&x, &word, actions)              SEND_WORD; a world of one may be complete at once
+ *     exchange_node_ready(&x, bucket, node, actions)  one of my nodes has its value in this bucket
+ *     exchange_piece(&x, from, bucket, chunk, node, actions)     a piece has arrived, whole
+ *     exchange_added(&x, bucket, actions)             an EXCHANGE_ADD was carried out
+ *     exchange_result(&x, from, bucket, chunk, actions)
+ *     exchange_word(&x, from, word, actions)
+ *
+ * Every function appends to `actions` what must be done now. What arrives and does not fit is answered
+ * with an exchange_fault and changes nothing; a fault other than EXCHANGE_FINE means that the peer (or the
+ * caller) broke the protocol. */
+#ifndef TRAIN_EXCHANGE_H
+#define TRAIN_EXCHANGE_H
+
+#include "comm/reduce_plan.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define EXCHANGE_BUCKETS_MAX 16
+#define EXCHANGE_ACTIONS_MAX (EXCHANGE_BUCKETS_MAX + 4)
+#define EXCHANGE_NO_RANK     UINT32_MAX
+
+/* name, sentence */
+#define EXCHANGE_FAULTS(X)                                                                         \
+    X(FINE, "no fault")                                                                            \
+    X(RANK, "a rank that is not in the generation")                                                \
+    X(BUCKET, "a bucket that the job does not have")                                               \
+    X(CHUNK, "a chunk that is empty, or is not added here")                                        \
+    X(NODE, "a tree node that its sender does not own")                                            \
+    X(TWICE, "the same piece, result or word twice")
+
+enum exchange_fault {
+#define EXCHANGE_FAULT_ENUM(name, sentence) EXCHANGE_##name,
+    EXCHANGE_FAULTS(EXCHANGE_FAULT_ENUM)
+#undef EXCHANGE_FAULT_ENUM
+};
+
+struct exchange_word {
+    uint64_t plan; /* newest membership plan that the sender holds: its generation's number if none */
+    uint64_t hash; /* of its parameters before the step */
+};
+
+struct exchange_config {
+    uint32_t world;
+    uint32_t me;                                       /* my rank */
+    uint32_t shards;
+    const uint16_t *owner;                             /* [shards], copied */
+    struct plan_mask present;
+    uint32_t bucket_count;                             /* 0: words only */
+    uint64_t bucket_elements[EXCHANGE_BUCKETS_MAX];
+};
+
+enum exchange_action_type {
+    EXCHANGE_SEND_WORD,   /* my word, to every other rank */
+    EXCHANGE_SEND_PIECES, /* of bucket and node: chunk c to rank c, for every other rank c whose chunk
+                             is not empty */
+    EXCHANGE_ADD,         /* run program() on the pieces of my chunk of the bucket; mine are the nodes
+                             themselves; then exchange_added() */
+    EXCHANGE_SEND_RESULT, /* my chunk of the bucket, to every other rank */
+    EXCHANGE_COMPLETE,    /* R is whole and every word is in: exchange_votes() */
+};
+
+struct exchange_action {
+    enum exchange_action_type type;
+    uint32_t bucket;
+    uint32_t node; /* index in exchange.nodes */
+};
+
+struct exchange_actions {
+    struct exchange_action list[EXCHANGE_ACTIONS_MAX];
+    uint32_t count;
+};
+
+/* What the words say together. */
+struct exchange_votes {
+    uint64_t plan_min;                          /* the newest plan that everybody holds */
+    uint64_t hash;                              /* of the majority; 0 without one */
+    bool unanimous;
+    bool majority;                              /* more than half agree */
+    uint32_t outvoted[PLAN_WORLD_MAX];          /* ranks that differ from the majority */
+    uint32_t outvoted_count;
+};
+
+struct exchange {
+    struct exchange_config config;              /* owner points to owner[] here */
+    uint16_t owner[PLAN_SHARDS_MAX];
+    struct plan_node nodes[PLAN_NODES_MAX];     /* of all ranks, by position */
+    uint32_t node_count;
+    struct plan_program program;                /* the same for every chunk */
+    uint8_t pieces[EXCHANGE_BUCKETS_MAX][PLAN_NODES_MAX / 8];  /* bit: node's piece of my chunk is in */
+    uint32_t piece_count[EXCHANGE_BUCKETS_MAX];
+    uint8_t results[EXCHANGE_BUCKETS_MAX][PLAN_WORLD_MAX / 8]; /* bit: chunk's result is in */
+    uint32_t results_open;                      /* results that are still missing */
+    uint8_t words[PLAN_WORLD_MAX / 8];          /* bit: the rank's word is in */
+    uint32_t words_open;
+    struct exchange_word word[PLAN_WORLD_MAX];
+    bool complete;                              /* COMPLETE was said */
+};
+
+void exchange_begin(struct exchange *x, const struct exchange_config *config);
+void exchange_start(struct exchange *x, const struct exchange_word *mine,
+                    struct exchange_actions *actions);
+enum exchange_fault exchange_node_ready(struct exchange *x, uint32_t bucket, uint32_t node,
+                                        struct exchange_actions *actions);
+enum exchange_fault exchange_piece(struct exchange *x, uint32_t from, uint32_t bucket,
+                                   uint32_t chunk, uint32_t node,
+                                   struct exchange_actions *actions);
+enum exchange_fault exchange_added(struct exchange *x, uint32_t bucket,
+                                   struct exchange_actions *actions);
+enum exchange_fault exchange_result(struct exchange *x, uint32_t from, uint32_t bucket,
+                                    uint32_t chunk, struct exchange_actions *actions);
+enum exchange_fault exchange_word(struct exchange *x, uint32_t from,
+                                  const struct exchange_word *word,
+                                  struct exchange_actions *actions);
+
+/* Would this be taken? Asked before bytes are received into a place of their own. */
+enum exchange_fault exchange_piece_wanted(const struct exchange *x, uint32_t from, uint32_t bucket,
+                                          uint32_t chunk, uint32_t node);
+enum exchange_fault exchange_result_wanted(const struct exchange *x, uint32_t from,
+                                           uint32_t bucket, uint32_t chunk);
+
+/* Index of a node in exchange.nodes, or UINT32_MAX. */
+uint32_t exchange_find_node(const struct exchange *x, uint32_t level, uint32_t index);
+
+/* First rank whose word, or result, or pieces are missing: who is waited for; EXCHANGE_NO_RANK if none. */
+uint32_t exchange_missing_rank(const struct exchange *x);
+
+void exchange_votes(const struct exchange *x, struct exchange_votes *votes);
+const char *exchange_fault_text(enum exchange_fault fault);
+
+#endif
