@@ -60,7 +60,7 @@ static const ProtobufCMessageDescriptor *descriptor_of(uint8_t type)
     return NULL;
 }
 
-/* ---- bytes to message ---------------------------------------------------------------------- */
+/* ---- bytes to message ---- */
 
 /* What the allocator of one unpack may still give out. */
 struct budget {
@@ -204,7 +204,7 @@ enum wire_error wire_decode(struct wire_arena *arena, const struct frame_header 
     return decode_any(&budget, (const union packed *)base, message);
 }
 
-/* ---- message to bytes ---------------------------------------------------------------------- */
+/* ---- message to bytes ---- */
 
 /* protobuf-c's structs are not const, its packing is. */
 static ProtobufCBinaryData view(const void *data, size_t bytes)

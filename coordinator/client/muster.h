@@ -261,21 +261,23 @@ enum muster_status muster_wait_generation(struct muster *session,
 /* What the next beats tell. */
 void muster_progress(struct muster *session, const struct muster_progress *progress);
 
-void muster_entered(struct muster *session, const struct muster_position *position,
-                    const struct muster_times *times);
-void muster_ready(struct muster *session, const struct muster_position *position,
-                  uint64_t params_hash);
-void muster_report(struct muster *session, const struct muster_position *position,
-                   const struct muster_report *report);
-void muster_peer_lost(struct muster *session, const struct muster_position *position,
-                      const uint8_t member_id[MUSTER_ID_BYTES], enum muster_lost_why why,
-                      const char *text);
-void muster_finished(struct muster *session, const struct muster_position *position,
-                     uint64_t params_hash, double test_accuracy);
+/* What the member says. MUSTER_OK, MUSTER_ERROR_ENDED, MUSTER_ERROR_USAGE, or MUSTER_ERROR_SYSTEM
+ * when there is no memory; *times may be NULL. */
+enum muster_status muster_entered(struct muster *session, const struct muster_position *position,
+                                  const struct muster_times *times);
+enum muster_status muster_ready(struct muster *session, const struct muster_position *position,
+                                uint64_t params_hash);
+enum muster_status muster_report(struct muster *session, const struct muster_position *position,
+                                 const struct muster_report *report);
+enum muster_status muster_peer_lost(struct muster *session, const struct muster_position *position,
+                                    const uint8_t member_id[MUSTER_ID_BYTES],
+                                    enum muster_lost_why why, const char *text);
+enum muster_status muster_finished(struct muster *session, const struct muster_position *position,
+                                   uint64_t params_hash, double test_accuracy);
 
 /* Wishes to leave; MUSTER_RELEASED follows, then say goodbye. After drain_ms it counts as lost. */
-void muster_leave(struct muster *session, const struct muster_position *position,
-                  uint32_t drain_ms);
+enum muster_status muster_leave(struct muster *session, const struct muster_position *position,
+                                uint32_t drain_ms);
 
 /* The last word: never a loss for the others. Waits until it is written, at most timeout_ms. */
 enum muster_status muster_goodbye(struct muster *session, uint32_t exit_code, const char *text,

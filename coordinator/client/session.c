@@ -78,7 +78,7 @@ void session_init(struct session *session, const struct session_config *config, 
     wire_arena_init(&session->rosters[1].arena, (uint8_t *)memory + half_bytes, half_bytes);
 }
 
-/* ---- actions ------------------------------------------------------------------------------- */
+/* ---- actions ---- */
 
 struct session_action *session_push(struct session_actions *actions, enum session_action_type type)
 {
@@ -139,7 +139,7 @@ void session_finish(struct session *session, enum session_end end, uint32_t exit
     delivery->text = session->text;
 }
 
-/* ---- the connection ------------------------------------------------------------------------ */
+/* ---- the connection ---- */
 
 static uint64_t us(uint32_t ms)
 {
@@ -287,7 +287,7 @@ static void hear(struct session *session, const struct wire_message *message,
         session_told(session, message, actions);
 }
 
-/* ---- time ---------------------------------------------------------------------------------- */
+/* ---- time ---- */
 
 static void beat(struct session *session, struct session_actions *actions)
 {
@@ -371,7 +371,7 @@ uint64_t session_wake_us(const struct session *session)
     return first_us < second_us ? first_us : second_us;
 }
 
-/* ---- events -------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static bool start(struct session *session, struct session_actions *actions)
 {

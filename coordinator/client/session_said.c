@@ -23,7 +23,7 @@ static bool over(const struct session *session, const struct session_event *even
     return event->position.generation <= session->over;
 }
 
-/* ---- keeping: takes over what an event says; false when it makes no sense now --------------- */
+/* ---- keeping: takes over what an event says; false when it makes no sense now ---- */
 
 static bool keep_status(struct session *session, const struct session_event *event)
 {
@@ -141,13 +141,13 @@ static bool keep_goodbye(struct session *session, const struct session_event *ev
 
     session_copy_text(said->goodbye_text, sizeof said->goodbye_text, event->goodbye.text);
     said->has_goodbye = true;
-    said->goodbye_at = event->position;
+    said->goodbye_at = event->position.generation ? event->position : session->held;
     said->goodbye = event->goodbye;
     said->goodbye.text = said->goodbye_text;
     return true;
 }
 
-/* ---- sending what is kept ------------------------------------------------------------------- */
+/* ---- sending what is kept ---- */
 
 static void send_entered(struct session *session, struct session_actions *actions)
 {
@@ -210,7 +210,7 @@ static void send_goodbye(struct session *session, struct session_actions *action
     session_finish(session, SESSION_END_GOODBYE, said->goodbye.exit_code, actions);
 }
 
-/* ---- together -------------------------------------------------------------------------------- */
+/* ---- together ---- */
 
 /* What to do with an event of the program. */
 struct say_rule {

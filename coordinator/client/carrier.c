@@ -1,0 +1,248 @@
+/* The thread that carries out what the session asks for. Invariants: carrier.h. */
+#include "carrier.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+/* splitmix64, https://prng.di.unimi.it/splitmix64.c */
+static uint64_t random_next(struct carrier *carrier)
+{
+    uint64_t z = carrier->random += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+void carrier_fail(struct carrier *carrier, const char *what, const char *why)
+{
+    const struct client_address *to = &carrier->muster->coordinator;
+
+    carrier->failed = true;
+    (void)snprintf(carrier->failure, sizeof carrier->failure, "%s %.128s:%s: %s", what, to->host,
+                   to->port, why);
+}
+
+void carrier_settle(struct carrier *carrier)
+{
+    struct session_event event = {.type = SESSION_WAKE};
+
+    if (carrier->failed)
+        carrier_step(carrier, &event);
+}
+
+/* ---- steps ---- */
+
+static void carry_out(struct carrier *carrier, const struct session_action *action)
+{
+    switch (action->type) {
+    case SESSION_CONNECT:
+        carrier_connect(carrier);
+        break;
+    case SESSION_SEND:
+        carrier_send(carrier, &action->message);
+        break;
+    case SESSION_CLOSE:
+        carrier_disconnect(carrier);
+        break;
+    case SESSION_DELIVER:
+        muster_queue_news(carrier->muster, &action->delivery);
+        break;
+    }
+}
+
+static void wake_due(uv_timer_t *timer)
+{
+    struct session_event event = {.type = SESSION_WAKE};
+
+    carrier_step(timer->data, &event);
+}
+
+static void arm_timer(struct carrier *carrier)
+{
+    uint64_t wake_us = session_wake_us(&carrier->session);
+    uint64_t now_us = uv_hrtime() / 1000;
+    uint64_t delay_ms = wake_us > now_us ? (wake_us - now_us + 999) / 1000 : 0;
+
+    uv_update_time(&carrier->loop);
+    if (wake_us == SESSION_NEVER_US)
+        (void)uv_timer_stop(&carrier->timer);
+    else
+        (void)uv_timer_start(&carrier->timer, wake_due, delay_ms, 0);
+}
+
+static void one_step(struct carrier *carrier, struct session_event *event)
+{
+    event->now_us = uv_hrtime() / 1000;
+    event->random = random_next(carrier);
+    (void)session_step(&carrier->session, event, &carrier->actions);
+    for (uint32_t i = 0; i < carrier->actions.count; i++)
+        carry_out(carrier, &carrier->actions.list[i]);
+}
+
+void carrier_step(struct carrier *carrier, struct session_event *event)
+{
+    if (!carrier->failed)
+        one_step(carrier, event);
+    while (carrier->failed) {
+        struct session_event closed = {.type = SESSION_CLOSED, .text = carrier->failure};
+
+        carrier->failed = false;
+        carrier_close_link(carrier->link);
+        one_step(carrier, &closed);
+    }
+    arm_timer(carrier);
+    if (carrier->session.state == SESSION_ENDED && carrier->links == 0)
+        muster_set_quiet(carrier->muster);
+}
+
+/* ---- the thread ---- */
+
+/* The program closes the session: nothing is waited for any more. */
+static void close_all(struct carrier *carrier)
+{
+    if (uv_is_closing((uv_handle_t *)&carrier->wake))
+        return;
+    carrier_close_link(carrier->link);
+    carrier_close_link(carrier->goodbye);
+    carrier_forget_addresses(carrier);
+    uv_close((uv_handle_t *)&carrier->wake, NULL);
+    uv_close((uv_handle_t *)&carrier->timer, NULL);
+    uv_close((uv_handle_t *)&carrier->linger, NULL);
+}
+
+static void woken(uv_async_t *async)
+{
+    struct carrier *carrier = async->data;
+    struct session_event event = {.type = SESSION_STATUS};
+    struct said said;
+
+    muster_take_said(carrier->muster, &said);
+    event.status = said.status;
+    if (said.has_status)
+        carrier_step(carrier, &event);
+    while (said.commands) {
+        struct command *command = said.commands;
+
+        said.commands = command->next;
+        carrier_step(carrier, &command->event);
+        free(command);
+    }
+    event = (struct session_event){.type = SESSION_STOP};
+    if (said.give_up || said.close)
+        carrier_step(carrier, &event);
+    if (said.close)
+        close_all(carrier);
+}
+
+static void run(void *context)
+{
+    struct carrier *carrier = context;
+    struct session_event start = {.type = SESSION_START};
+
+    carrier_step(carrier, &start);
+    (void)uv_run(&carrier->loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&carrier->loop);
+}
+
+static void carrier_free(struct carrier *carrier)
+{
+    free(carrier->rosters);
+    free(carrier->arena_memory);
+    free(carrier);
+}
+
+static struct carrier *carrier_new(struct muster *muster)
+{
+    struct carrier *carrier = calloc(1, sizeof *carrier);
+    size_t rosters_bytes = session_memory_bytes(WIRE_MEMBERS_MAX);
+
+    if (!carrier)
+        return NULL;
+    carrier->muster = muster;
+    carrier->rosters = malloc(rosters_bytes);
+    carrier->arena_memory = malloc(2 * WIRE_ARENA_BYTES);
+    if (!carrier->rosters || !carrier->arena_memory) {
+        carrier_free(carrier);
+        return NULL;
+    }
+    session_init(&carrier->session, &muster->config, carrier->rosters, rosters_bytes);
+    wire_arena_init(&carrier->in, carrier->arena_memory, WIRE_ARENA_BYTES);
+    wire_arena_init(&carrier->out, (uint8_t *)carrier->arena_memory + WIRE_ARENA_BYTES,
+                    WIRE_ARENA_BYTES);
+    return carrier;
+}
+
+/* The thread starts with every signal blocked, the caller's mask is as before afterwards. */
+static int start_thread(struct carrier *carrier)
+{
+    sigset_t all, before;
+    int error;
+
+    (void)sigfillset(&all);
+    if (pthread_sigmask(SIG_BLOCK, &all, &before) != 0)
+        return UV_EINVAL;
+    error = uv_thread_create(&carrier->thread, run, carrier);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+static void close_handle(uv_handle_t *handle, void *context)
+{
+    (void)context;
+    uv_close(handle, NULL);
+}
+
+static int start_loop(struct carrier *carrier)
+{
+    int error = uv_loop_init(&carrier->loop);
+
+    if (error != 0)
+        return error;
+    error = uv_async_init(&carrier->loop, &carrier->wake, woken);
+    if (error == 0)
+        error = uv_timer_init(&carrier->loop, &carrier->timer);
+    if (error == 0)
+        error = uv_timer_init(&carrier->loop, &carrier->linger);
+    carrier->wake.data = carrier;
+    carrier->timer.data = carrier;
+    carrier->linger.data = carrier;
+    if (error == 0)
+        error = start_thread(carrier);
+    if (error != 0) {
+        uv_walk(&carrier->loop, close_handle, NULL);
+        (void)uv_run(&carrier->loop, UV_RUN_DEFAULT);
+        (void)uv_loop_close(&carrier->loop);
+    }
+    return error;
+}
+
+int carrier_start(struct muster *muster, struct carrier **out)
+{
+    struct carrier *carrier = carrier_new(muster);
+    int error;
+
+    if (!carrier)
+        return UV_ENOMEM;
+    *out = carrier;
+    error = uv_random(NULL, NULL, &carrier->random, sizeof carrier->random, 0, NULL);
+    if (error == 0)
+        error = start_loop(carrier);
+    if (error != 0) {
+        *out = NULL;
+        carrier_free(carrier);
+    }
+    return error;
+}
+
+void carrier_wake(struct carrier *carrier)
+{
+    (void)uv_async_send(&carrier->wake);
+}
+
+void carrier_stop(struct carrier *carrier)
+{
+    carrier_wake(carrier);
+    (void)uv_thread_join(&carrier->thread);
+    carrier_free(carrier);
+}
