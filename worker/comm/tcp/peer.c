@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/roster.h"
+
 struct tcp_peer *tcp_peer_find(struct tcp_end *end, const uint8_t id[COMM_ID_BYTES])
 {
     for (uint32_t slot = 0; slot < end->peer_slots; slot++) {
@@ -193,51 +195,6 @@ void tcp_peer_tick(struct tcp_end *end, struct tcp_peer *peer, uint64_t now_ms)
 
 /* ---- a new list of members ----------------------------------------------------------------------- */
 
-static int compare_ids(const void *a, const void *b)
-{
-    const struct comm_member *const *left = a;
-    const struct comm_member *const *right = b;
-    return memcmp((*left)->id, (*right)->id, COMM_ID_BYTES);
-}
-
-static enum comm_error check_distinct(const struct comm_generation *generation)
-{
-    uint32_t count = generation->member_count;
-    const struct comm_member **sorted = malloc(count * sizeof *sorted);
-    enum comm_error error = COMM_OK;
-    if (sorted == NULL) {
-        return COMM_MEMORY;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        sorted[i] = &generation->members[i];
-    }
-    qsort(sorted, count, sizeof *sorted, compare_ids);
-    for (uint32_t i = 1; i < count; i++) {
-        if (compare_ids(&sorted[i - 1], &sorted[i]) == 0) {
-            error = COMM_ROSTER;
-        }
-    }
-    free(sorted);
-    return error;
-}
-
-static enum comm_error check_roster(const struct tcp_end *end, const struct comm_generation *generation)
-{
-    uint32_t count = generation->member_count;
-    if (count == 0 || count > COMM_WORLD_MAX || (generation->me >= count && generation->me != COMM_VISITOR)) {
-        return COMM_ROSTER;
-    }
-    for (uint32_t rank = 0; rank < count; rank++) {
-        const struct comm_member *member = &generation->members[rank];
-        bool is_me = memcmp(member->id, end->id, COMM_ID_BYTES) == 0;
-        if (member->rank != rank || is_me != (rank == generation->me) ||
-            memchr(member->address, '\0', COMM_ADDRESS_BYTES) == NULL) {
-            return COMM_ROSTER;
-        }
-    }
-    return check_distinct(generation);
-}
-
 /* A peer for each member; those added are marked so that they can be taken back. */
 static enum comm_error find_peers(struct tcp_end *end, const struct comm_generation *generation,
                                   uint32_t *slot_of_rank)
@@ -301,7 +258,7 @@ static void settle_member(struct tcp_end *end, struct tcp_peer *peer, const stru
 
 enum comm_error tcp_peer_roster(struct tcp_end *end, const struct comm_generation *generation)
 {
-    enum comm_error error = check_roster(end, generation);
+    enum comm_error error = comm_roster_check(generation, end->id);
     if (error != COMM_OK) {
         return error;
     }
