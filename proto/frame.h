@@ -157,8 +157,8 @@ void frame_parser_admit(struct frame_parser *parser);
 enum frame_need frame_parser_feed(struct frame_parser *parser, const uint8_t **bytes,
                                   size_t *length);
 
-/* Lends memory of header.body_bytes bytes for the body, not NULL (without memory: close). The parser
- * holds it until it is taken back. */
+/* Lends memory of header.body_bytes bytes for the body, not NULL (without memory: close). The
+ * parser holds it until it is taken back. */
 void frame_parser_give(struct frame_parser *parser, uint8_t *memory);
 
 /* Gives back what was lent, or NULL. After it the parser is ready for the next frame. */

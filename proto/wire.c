@@ -105,8 +105,12 @@ static const char *decode_text(const ProtobufCBinaryData *from)
     return from->len > 0 ? (const char *)from->data : "";
 }
 
-#define DECODE_PLAIN(field)      to->field = from->field;
-#define DECODE_IDENTITY(field)   decode_id(&from->field, &to->field);
+#define DECODE_PLAIN(field) to->field = from->field;
+#define DECODE_UID(field)   decode_id(&from->field, &to->field);
+#define DECODE_IDENTITY(field)                                                                     \
+    DECODE_UID(field)                                                                              \
+    if (wire_id_zero(&to->field))                                                                  \
+        return WIRE_ERROR_IDENTITY;
 #define DECODE_NAME(field)       to->field = decode_text(&from->field);
 #define DECODE_SPEECH_64(field)  DECODE_NAME(field)
 #define DECODE_SPEECH_128(field) DECODE_NAME(field)
@@ -115,52 +119,62 @@ static const char *decode_text(const ProtobufCBinaryData *from)
 #define DECODE_ENUMERATION(field)                                                                  \
     if ((int)from->field == 0)                                                                     \
         return WIRE_ERROR_ENUM;                                                                    \
-    to->field = (int)from->field;
+    to->field = (__typeof__(to->field))from->field;
 #define DECODE_MASK(field)                                                                         \
     to->field = from->field.len > 0 ? from->field.data : NULL;                                     \
     to->field##_bytes = (uint32_t)from->field.len;
 #define DECODE_ROSTER(field)                                                                       \
     to->field##_count = (uint32_t)from->n_##field;                                                 \
-    to->field = decode_roster(budget, from->field, from->n_##field);                               \
-    if (!to->field)                                                                                \
-        return WIRE_ERROR_MEMORY;
+    error = decode_roster(budget, from->field, from->n_##field, &to->field);                       \
+    if (error != WIRE_OK)                                                                          \
+        return error;
 #define DECODE_IDENTITIES(field)                                                                   \
     to->field##_count = (uint32_t)from->n_##field;                                                 \
-    to->field = decode_ids(budget, from->field, from->n_##field);                                  \
-    if (!to->field)                                                                                \
-        return WIRE_ERROR_MEMORY;
+    error = decode_ids(budget, from->field, from->n_##field, &to->field);                          \
+    if (error != WIRE_OK)                                                                          \
+        return error;
 #define DECODE_FIELD(kind, field) DECODE_##kind(field)
 
-static const struct wire_member *decode_roster(struct budget *budget,
-                                               Muster__V1__Member *const *list, size_t count)
+static enum wire_error decode_member(const Muster__V1__Member *from, struct wire_member *to)
 {
-    struct wire_member *members = budget_take(budget, count * sizeof *members);
-
-    for (size_t i = 0; members && i < count; i++) {
-        const Muster__V1__Member *from = list[i];
-        struct wire_member *to = &members[i];
-
-        WIRE_MEMBER_FIELDS(DECODE_FIELD)
-    }
-    return members;
+    WIRE_MEMBER_FIELDS(DECODE_FIELD)
+    return WIRE_OK;
 }
 
-static const wire_id *decode_ids(struct budget *budget, const ProtobufCBinaryData *list,
-                                 size_t count)
+static enum wire_error decode_roster(struct budget *budget, Muster__V1__Member *const *list,
+                                     size_t count, const struct wire_member **to)
+{
+    struct wire_member *members = budget_take(budget, count * sizeof *members);
+    enum wire_error error = members ? WIRE_OK : WIRE_ERROR_MEMORY;
+
+    for (size_t i = 0; i < count && error == WIRE_OK; i++)
+        error = decode_member(list[i], &members[i]);
+    *to = members;
+    return error;
+}
+
+static enum wire_error decode_ids(struct budget *budget, const ProtobufCBinaryData *list,
+                                  size_t count, const wire_id **to)
 {
     wire_id *ids = budget_take(budget, count * sizeof *ids);
+    enum wire_error error = ids ? WIRE_OK : WIRE_ERROR_MEMORY;
 
-    for (size_t i = 0; ids && i < count; i++)
+    for (size_t i = 0; i < count && error == WIRE_OK; i++) {
         decode_id(&list[i], &ids[i]);
-    return ids;
+        error = wire_id_zero(&ids[i]) ? WIRE_ERROR_IDENTITY : WIRE_OK;
+    }
+    *to = ids;
+    return error;
 }
 
 #define DECODE_MESSAGE(type, name, message)                                                        \
     static enum wire_error decode_##name(struct budget *budget, const Muster__V1__##message *from, \
                                          struct wire_##name *to)                                   \
     {                                                                                              \
+        enum wire_error error = WIRE_OK;                                                           \
+                                                                                                   \
         (void)budget;                                                                              \
-        WIRE_##type##_FIELDS(DECODE_FIELD) return WIRE_OK;                                         \
+        WIRE_##type##_FIELDS(DECODE_FIELD) return error;                                           \
     }
 WIRE_MESSAGES(DECODE_MESSAGE)
 
@@ -253,9 +267,13 @@ static bool encode_speech(struct wire_arena *arena, const char *text, size_t cap
     return true;
 }
 
-#define ENCODE_PLAIN(field)    to->field = from->field;
-#define ENCODE_IDENTITY(field) to->field = encode_id(&from->field);
-#define ENCODE_NAME(field)     to->field = encode_name(from->field);
+#define ENCODE_PLAIN(field) to->field = from->field;
+#define ENCODE_UID(field)   to->field = encode_id(&from->field);
+#define ENCODE_IDENTITY(field)                                                                     \
+    ENCODE_UID(field)                                                                              \
+    if (to->field.len == 0)                                                                        \
+        return WIRE_ERROR_IDENTITY;
+#define ENCODE_NAME(field) to->field = encode_name(from->field);
 #define ENCODE_SPEECH(field, cap_bytes)                                                            \
     if (!encode_speech(arena, from->field, cap_bytes, &to->field))                                 \
         return WIRE_ERROR_MEMORY;
@@ -266,16 +284,18 @@ static bool encode_speech(struct wire_arena *arena, const char *text, size_t cap
 #define ENCODE_ENUMERATION(field)                                                                  \
     if ((int)from->field <= 0)                                                                     \
         return WIRE_ERROR_ENUM;                                                                    \
-    to->field = (int)from->field;
+    to->field = (__typeof__(to->field))from->field;
 #define ENCODE_MASK(field) to->field = view(from->field, from->field##_bytes);
 #define ENCODE_ROSTER(field)                                                                       \
     to->n_##field = from->field##_count;                                                           \
-    if (!encode_roster(arena, from->field, from->field##_count, &to->field))                       \
-        return WIRE_ERROR_MEMORY;
+    error = encode_roster(arena, from->field, from->field##_count, &to->field);                    \
+    if (error != WIRE_OK)                                                                          \
+        return error;
 #define ENCODE_IDENTITIES(field)                                                                   \
     to->n_##field = from->field##_count;                                                           \
-    if (!encode_ids(arena, from->field, from->field##_count, &to->field))                          \
-        return WIRE_ERROR_MEMORY;
+    error = encode_ids(arena, from->field, from->field##_count, &to->field);                       \
+    if (error != WIRE_OK)                                                                          \
+        return error;
 #define ENCODE_FIELD(kind, field) ENCODE_##kind(field)
 
 static enum wire_error encode_member(struct wire_arena *arena, const struct wire_member *from,
@@ -286,40 +306,45 @@ static enum wire_error encode_member(struct wire_arena *arena, const struct wire
     return WIRE_OK;
 }
 
-static bool encode_roster(struct wire_arena *arena, const struct wire_member *members,
-                          uint32_t count, Muster__V1__Member ***list)
+static enum wire_error encode_roster(struct wire_arena *arena, const struct wire_member *members,
+                                     uint32_t count, Muster__V1__Member ***list)
 {
     Muster__V1__Member *packed = wire_arena_take(arena, count * sizeof *packed);
+    enum wire_error error = WIRE_OK;
 
     *list = wire_arena_take(arena, count * sizeof **list);
     if (!packed || !*list)
-        return false;
-    for (uint32_t i = 0; i < count; i++) {
-        if (encode_member(arena, &members[i], &packed[i]) != WIRE_OK)
-            return false;
+        return WIRE_ERROR_MEMORY;
+    for (uint32_t i = 0; i < count && error == WIRE_OK; i++) {
+        error = encode_member(arena, &members[i], &packed[i]);
         (*list)[i] = &packed[i];
     }
-    return true;
+    return error;
 }
 
-static bool encode_ids(struct wire_arena *arena, const wire_id *ids, uint32_t count,
-                       ProtobufCBinaryData **list)
+static enum wire_error encode_ids(struct wire_arena *arena, const wire_id *ids, uint32_t count,
+                                  ProtobufCBinaryData **list)
 {
     *list = wire_arena_take(arena, count * sizeof **list);
     if (!*list)
-        return false;
-    for (uint32_t i = 0; i < count; i++)
-        (*list)[i] = view(ids[i].bytes, WIRE_ID_BYTES);
-    return true;
+        return WIRE_ERROR_MEMORY;
+    for (uint32_t i = 0; i < count; i++) {
+        (*list)[i] = encode_id(&ids[i]);
+        if ((*list)[i].len == 0)
+            return WIRE_ERROR_IDENTITY;
+    }
+    return WIRE_OK;
 }
 
 #define ENCODE_MESSAGE(type, name, message)                                                        \
     static enum wire_error encode_##name(struct wire_arena *arena, const struct wire_##name *from, \
                                          Muster__V1__##message *to)                                \
     {                                                                                              \
+        enum wire_error error = WIRE_OK;                                                           \
+                                                                                                   \
         (void)arena;                                                                               \
         muster__v1__##name##__init(to);                                                            \
-        WIRE_##type##_FIELDS(ENCODE_FIELD) return WIRE_OK;                                         \
+        WIRE_##type##_FIELDS(ENCODE_FIELD) return error;                                           \
     }
 WIRE_MESSAGES(ENCODE_MESSAGE)
 

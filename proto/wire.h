@@ -301,6 +301,7 @@ struct wire_arena {
     X(WIRE_ERROR_MEMORY, "the message needs more memory than its budget")                          \
     X(WIRE_ERROR_UNPACK, "the message cannot be unpacked")                                         \
     X(WIRE_ERROR_ENUM, "an enumeration has a value that is not known")                             \
+    X(WIRE_ERROR_IDENTITY, "an identity of zeros")                                                 \
     X(WIRE_ERROR_TYPE, "there is no message of this type")                                         \
     X(WIRE_ERROR_LENGTH, "the message is longer than its type allows")
 

@@ -29,6 +29,7 @@ static bool copy_text(struct wire_arena *arena, const char **text)
 #define COPY_PLAIN(field)
 #define COPY_ENUMERATION(field)
 #define COPY_IDENTITY(field)
+#define COPY_UID(field)
 #define COPY_NAME(field)        ok = ok && copy_text(arena, &to->field);
 #define COPY_SPEECH_64(field)   COPY_NAME(field)
 #define COPY_SPEECH_128(field)  COPY_NAME(field)

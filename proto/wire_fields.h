@@ -3,7 +3,8 @@
  * Decode, encode and deep copy are expansions of these lists (wire.c, wire_copy.c). The names are
  * those of messages.proto and of the structs in wire.h. Kinds: PLAIN          a number or truth
  * value ENUMERATION    1 .. the largest value; the lint checked the upper end, 0 is refused
- *   IDENTITY       16 bytes, or none
+ *   IDENTITY       16 bytes, not all zeros
+ *   UID            16 bytes, or none
  *   NAME           text that is refused when it breaks a rule
  *   SPEECH         text for people, mended when it breaks a rule (LINT_TEXT; cut at the cap given)
  *   MASK           owned shards: pointer `name` and `name_bytes`
@@ -41,7 +42,7 @@
     X(PLAIN, max)                                                                                  \
     X(NAME, spec)                                                                                  \
     X(NAME, fingerprint)                                                                           \
-    X(IDENTITY, job_uid)                                                                           \
+    X(UID, job_uid)                                                                                \
     X(PLAIN, rank_hint)                                                                            \
     X(PLAIN, group_size)                                                                           \
     X(ROSTER, roster)                                                                              \
