@@ -1,0 +1,229 @@
+/* Named barriers and deadlock.
+ *
+ * A barrier is released exactly once, when everybody of its group waits at it. A group is the participants of
+ * a job (--of W of them) or the workers of its generation. Deadlock is decided, not timed out: when everybody
+ * of the group that lives waits and no barrier can be met, all of them are told at once who waits where and
+ * for whom. Counting is O(1) a member; only a decision walks the list. */
+#include "core/internal.h"
+
+#include <stdio.h>
+
+struct barrier *barrier_at(struct core *core, const struct job *job, uint32_t slot)
+{
+    return &core->barriers[(size_t)job_index(core, job) * core->limits.barriers + slot];
+}
+
+static uint32_t slot_of(struct core *core, struct job *job, const char *name)
+{
+    uint32_t free_slot = NOBODY;
+
+    for (uint32_t i = 0; i < core->limits.barriers; i++) {
+        struct barrier *b = barrier_at(core, job, i);
+
+        if (b->waiting > 0 && strcmp(b->name, name) == 0)
+            return i;
+        if (b->waiting == 0 && free_slot == NOBODY)
+            free_slot = i;
+    }
+    if (free_slot != NOBODY)
+        core_copy_text(barrier_at(core, job, free_slot)->name, CORE_NAME_BYTES, name);
+    return free_slot;
+}
+
+static uint32_t *waiting_of(struct job *job, enum core_kind kind)
+{
+    return kind == CORE_PARTICIPANT ? &job->waiting_participants : &job->waiting_workers;
+}
+
+/* It waits no more, for whatever reason. */
+void barrier_leave(struct core *core, struct member *m)
+{
+    struct job *job = &core->jobs[m->job];
+    struct barrier *b;
+
+    if (m->barrier == NOBODY)
+        return;
+    b = barrier_at(core, job, m->barrier);
+    assert(b->waiting > 0);
+    b->waiting--;
+    (*waiting_of(job, m->kind))--;
+    m->barrier = NOBODY;
+}
+
+static void result(struct core *core, struct member *m, enum core_barrier_end end, const char *name,
+                   const char *text)
+{
+    struct core_message *message = core_send(core, m->conn, CORE_BARRIER_RESULT,
+                                             &core->jobs[m->job]);
+
+    message->barrier_result.name = name;
+    message->barrier_result.seq = m->barrier_seq;
+    message->barrier_result.end = end;
+    message->barrier_result.text = text;
+}
+
+/* Ends the wait of everybody of the kind at the slot (NOBODY: at any): one action for each run of equal
+ * sequence numbers, which in a healthy group is one for all. */
+static void end_wait(struct core *core, struct job *job, enum core_kind kind, uint32_t slot,
+                     enum core_barrier_end end, const char *text)
+{
+    const char *name = NULL;
+    uint64_t seq = 0;
+    uint32_t begin = core_list_begin(core);
+
+    for (struct member *m = member_first(core, job);; m = member_next(core, m)) {
+        bool fits = m != NULL && m->kind == kind && m->barrier != NOBODY &&
+                    (slot == NOBODY || m->barrier == slot);
+        const char *here = fits ? barrier_at(core, job, m->barrier)->name : NULL;
+
+        if (m != NULL && !fits)
+            continue;
+        if (m == NULL || (name != NULL && (m->barrier_seq != seq || strcmp(here, name) != 0))) {
+            struct core_message *message =
+                name == NULL ? NULL : core_send_list(core, begin, CORE_BARRIER_RESULT, job);
+
+            if (message != NULL) {
+                message->barrier_result.name = core_say(core, "%s", name);
+                message->barrier_result.seq = seq;
+                message->barrier_result.end = end;
+                message->barrier_result.text = text;
+            }
+            begin = core_list_begin(core);
+        }
+        if (m == NULL || core->actions->count + 4 > CORE_ACTIONS_MAX)
+            return;
+        name = here;
+        seq = m->barrier_seq;
+        if (end == CORE_BARRIER_RELEASED)
+            m->released_seq = m->barrier_seq;
+        core_list_add(core, m->conn);
+        barrier_leave(core, m);
+    }
+}
+
+/* "rank 0 on a waits in 'x' (main.c:12) since 1.2 s; ...", at most six of them. */
+static void who_waits(struct core *core, struct job *job, enum core_kind kind, char *text,
+                      size_t bytes)
+{
+    uint32_t told = 0, all = *waiting_of(job, kind);
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (struct member *m = member_first(core, job); m != NULL && told < 6;
+         m = member_next(core, m)) {
+        int n;
+
+        if (m->kind != kind || m->barrier == NOBODY)
+            continue;
+        n = snprintf(text + used, bytes - used, "%s%s %u on %s waits in '%s'%s%s%s since %.1f s",
+                     told > 0 ? "; " : "", kind == CORE_PARTICIPANT ? "participant" : "rank",
+                     kind == CORE_PARTICIPANT ? m->rank_hint - 1 : m->rank, m->node,
+                     barrier_at(core, job, m->barrier)->name, m->place[0] ? " (" : "", m->place,
+                     m->place[0] ? ")" : "", (double)(core->now_us - m->barrier_us) / 1e6);
+        used += n > 0 && (size_t)n < bytes - used ? (size_t)n : 0;
+        told++;
+    }
+    if (all > told && used < bytes - 20)
+        (void)snprintf(text + used, bytes - used, "; and %u more", all - told);
+}
+
+const char *barrier_why(struct core *core, struct job *job)
+{
+    char text[CORE_SENTENCE_BYTES - 60];
+    enum core_kind kind = job->waiting_participants > 0 ? CORE_PARTICIPANT : CORE_WORKER;
+
+    who_waits(core, job, kind, text, sizeof text);
+    return core_say(core, "%s", text);
+}
+
+/* Size of the group, and how many of it will never come. */
+static void group_of(const struct job *job, enum core_kind kind, uint32_t *size, uint32_t *here,
+                     uint32_t *left)
+{
+    bool participants = kind == CORE_PARTICIPANT;
+
+    *size = participants ? job->group_size : job->world;
+    *here = participants ? job->group_here : job->world;
+    *left = participants ? job->group_left : 0;
+}
+
+void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
+{
+    uint32_t waiting = *waiting_of(job, kind), size, here, left, finished = 0;
+    char who[CORE_SENTENCE_BYTES - 80];
+    bool same_seq = true;
+    const struct member *first = NULL;
+
+    group_of(job, kind, &size, &here, &left);
+    if (waiting == 0 || here < size)
+        return;
+    for (struct member *m = member_first(core, job); kind == CORE_WORKER && m != NULL;
+         m = member_next(core, m))
+        finished += m->in_generation && m->finished;
+    if (waiting + left + finished < size)
+        return;
+    who_waits(core, job, kind, who, sizeof who);
+    if (left + finished > 0) {
+        end_wait(core, job, kind, NOBODY, CORE_BARRIER_FINISHED,
+                 core_say(core, "%u of %u finished or left while others wait: %s", left + finished,
+                          size, who));
+        return;
+    }
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        if (m->kind != kind || m->barrier == NOBODY)
+            continue;
+        if (first == NULL)
+            first = m;
+        same_seq = same_seq && m->barrier_seq == first->barrier_seq;
+    }
+    core_log(core, CORE_ERROR, job, core_say(core, "deadlock: %s", who));
+    end_wait(core, job, kind, NOBODY, same_seq ? CORE_BARRIER_MISMATCH : CORE_BARRIER_DEADLOCK,
+             core_say(core, "%s: everybody waits and nothing can be met: %s",
+                      same_seq ? "mismatch" : "deadlock", who));
+}
+
+void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message)
+{
+    struct job *job = &core->jobs[m->job];
+    const struct core_barrier_enter *enter = &message->barrier_enter;
+    uint32_t slot, size, here, left;
+
+    if (m->kind == CORE_WORKER && (!m->in_generation || job->state != CORE_JOB_RUNNING)) {
+        m->barrier_seq = enter->seq;
+        result(core, m, CORE_BARRIER_GENERATION, core_say(core, "%s", enter->name),
+               "no generation runs: enter again in the next one");
+        return;
+    }
+    if (enter->seq <= m->released_seq) {
+        m->barrier_seq = enter->seq;
+        result(core, m, CORE_BARRIER_RELEASED, core_say(core, "%s", enter->name), "");
+        return;
+    }
+    if (m->barrier != NOBODY && m->barrier_seq == enter->seq)
+        return; /* said again after a broken connection */
+    barrier_leave(core, m);
+    slot = slot_of(core, job, enter->name);
+    m->barrier_seq = enter->seq;
+    if (slot == NOBODY) {
+        result(core, m, CORE_BARRIER_DEADLOCK, core_say(core, "%s", enter->name),
+               core_say(core, "more than %u barriers are waited at", core->limits.barriers));
+        return;
+    }
+    m->barrier = slot;
+    m->barrier_us = core->now_us;
+    core_copy_text(m->place, sizeof m->place, enter->place);
+    barrier_at(core, job, slot)->waiting++;
+    (*waiting_of(job, m->kind))++;
+    group_of(job, m->kind, &size, &here, &left);
+    if (barrier_at(core, job, slot)->waiting == size)
+        end_wait(core, job, m->kind, slot, CORE_BARRIER_RELEASED, "");
+    else
+        barrier_decide(core, job, m->kind);
+}
+
+void barrier_generation_ended(struct core *core, struct job *job)
+{
+    if (job->waiting_workers > 0)
+        end_wait(core, job, CORE_WORKER, NOBODY, CORE_BARRIER_GENERATION,
+                 "the generation ended: enter again");
+}

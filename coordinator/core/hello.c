@@ -1,0 +1,370 @@
+/* Who may come in: HELLO, its refusals, re-attachment, and adoption of a generation that the store does not
+ * know. Every refusal is a sentence with both values. */
+#include "core/internal.h"
+
+#include <stdio.h>
+
+static void refuse(struct core *core, core_conn conn, const struct job *job, enum core_refusal why,
+                   const char *text)
+{
+    static const uint32_t codes[] = {
+#define CORE_REFUSAL_CODE(name, number, code) [number] = (code),
+        CORE_REFUSALS(CORE_REFUSAL_CODE)
+#undef CORE_REFUSAL_CODE
+    };
+    struct core_message *message = core_send(core, conn, CORE_REFUSED, job);
+
+    message->refused.why = why;
+    message->refused.exit_code = codes[why];
+    message->refused.text = text;
+    core_act(core, CORE_ACTION_CLOSE)->conns = &core->conns[core->conns_used - 1];
+    core->actions->list[core->actions->count - 1].conn_count = 1;
+    core_log(core, why == CORE_REFUSAL_DONE ? CORE_INFO : CORE_WARNING, job,
+             core_say(core, "refused: %s", text));
+}
+
+/* First line in which two "key=value\n" texts differ; copies both lines. */
+static void first_difference(const char *ours, const char *theirs, char *a, char *b, size_t bytes)
+{
+    const char *x = ours, *y = theirs, *line_x = ours, *line_y = theirs;
+
+    while (*x != '\0' && *x == *y) {
+        if (*x == '\n') {
+            line_x = x + 1;
+            line_y = y + 1;
+        }
+        x++;
+        y++;
+    }
+    (void)snprintf(a, bytes, "%.*s", (int)strcspn(line_x, "\n"), line_x);
+    (void)snprintf(b, bytes, "%.*s", (int)strcspn(line_y, "\n"), line_y);
+}
+
+/* Spec and fingerprint must be the job's. */
+static bool check_same(struct core *core, core_conn conn, struct job *job,
+                       const struct core_hello *hello)
+{
+    char ours[160], theirs[160];
+
+    if (strcmp(job->spec, hello->spec) != 0) {
+        first_difference(job->spec, hello->spec, ours, theirs, sizeof ours);
+        refuse(core, conn, job, CORE_REFUSAL_SPEC,
+               core_say(core, "the spec differs: job '%s' has %s, this worker has %s; it defines the "
+                              "bits, so it must be equal on all", job->name,
+                        ours[0] ? ours : "nothing more", theirs[0] ? theirs : "nothing more"));
+        return false;
+    }
+    if (strcmp(job->fingerprint, hello->fingerprint) != 0) {
+        first_difference(job->fingerprint, hello->fingerprint, ours, theirs, sizeof ours);
+        refuse(core, conn, job, CORE_REFUSAL_FINGERPRINT,
+               core_say(core, "the fingerprint differs: job '%s' has %s, this worker has %s; other "
+                              "kernels give other bits", job->name,
+                        ours[0] ? ours : "nothing more", theirs[0] ? theirs : "nothing more"));
+        return false;
+    }
+    return true;
+}
+
+static void take_identity(struct member *m, const struct core_hello *hello)
+{
+    m->secret = hello->secret;
+    m->kind = hello->kind;
+    m->pid = hello->pid;
+    m->rank_hint = hello->rank_hint;
+    core_copy_text(m->node, sizeof m->node, hello->node);
+    core_copy_text(m->host, sizeof m->host, hello->host);
+    core_copy_text(m->address, sizeof m->address, hello->data_address);
+}
+
+static void welcome(struct core *core, struct member *m, struct job *job,
+                    const struct core_hello *hello, bool attached)
+{
+    struct core_message *message;
+    struct core_action *admit = core_act(core, CORE_ACTION_ADMIT);
+    const char *note = "";
+
+    admit->conns = &core->conns[core->conns_used];
+    admit->conn_count = 1;
+    core_list_add(core, m->conn);
+    if (hello->kind == CORE_WORKER && hello->min != 0 &&
+        (hello->min != job->min || hello->max != job->max))
+        note = core_say(core, "the first worker's --min %u --max %u stand (asked: %u, %u)", job->min,
+                        job->max, hello->min, hello->max);
+    message = core_send(core, m->conn, CORE_WELCOME, job);
+    message->welcome.version = 1;
+    message->welcome.job_uid = job->uid;
+    message->welcome.beat_ms = core->times.beat_ms;
+    message->welcome.lease_ms = core->times.beat_ms * core->times.lost_beats;
+    message->welcome.min = job->min;
+    message->welcome.max = job->max;
+    message->welcome.note = note;
+    message->welcome.attached = attached;
+}
+
+/* ---- a job nobody knows --------------------------------------------------------------------- */
+
+static struct job *job_begin(struct core *core, core_conn conn, const struct core_hello *hello)
+{
+    struct job *job = job_new(core, hello->job);
+
+    if (job == NULL) {
+        refuse(core, conn, NULL, CORE_REFUSAL_FULL,
+               core_say(core, "this coordinator already holds %u jobs", core->limits.jobs));
+        return NULL;
+    }
+    job->uid = core_id_zero(&hello->job_uid) ? core_random_id(core) : hello->job_uid;
+    return job;
+}
+
+/* The first worker's word stands. */
+static void take_terms(struct job *job, const struct core_hello *hello)
+{
+    if (job->max != 0)
+        return;
+    job->min = hello->min == 0 ? 1 : hello->min;
+    job->max = hello->max < job->min ? job->min : hello->max;
+    core_copy_text(job->spec, sizeof job->spec, hello->spec);
+    core_copy_text(job->fingerprint, sizeof job->fingerprint, hello->fingerprint);
+}
+
+/* Does the coordinator hear anybody of the generation it knows? Then it needs nobody's word for it. */
+static bool generation_connected(const struct core *core, const struct job *job)
+{
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if ((m->in_generation || m->in_plan) && m->conn != 0)
+            return true;
+    return false;
+}
+
+/* A member of a running generation that the store does not know, or knows an older one of: its word is
+ * taken, with fresh leases for the others of its roster. */
+static void adopt(struct core *core, struct job *job, const struct core_message *message)
+{
+    const struct core_hello *hello = &message->hello;
+
+    for (struct member *m = member_first(core, job), *next; m != NULL; m = next) {
+        next = member_next(core, m);
+        if (m->kind == CORE_WORKER && m->conn == 0)
+            member_free(core, m);
+        else if (m->kind == CORE_WORKER)
+            m->in_generation = m->in_plan = false;
+    }
+    job->number = message->generation;
+    job->nonce = message->nonce;
+    job->world = hello->roster_count;
+    job->step = message->step;
+    job->key_known = false;
+    job->plan_number = 0;
+    job->all_entered = true;
+    for (uint32_t i = 0; i < hello->roster_count; i++) {
+        const struct core_roster_member *told = &hello->roster[i];
+        struct member *m = member_by_id(core, &told->id);
+
+        if (m == NULL)
+            m = member_new(core, job, &told->id);
+        if (m == NULL || m->job != job_index(core, job))
+            continue;
+        m->kind = CORE_WORKER;
+        m->state = MEMBER_RUNNING;
+        m->in_generation = true;
+        m->rank = told->rank;
+        m->entered = job->number;
+        m->pid = told->pid;
+        core_copy_text(m->node, sizeof m->node, told->node);
+        core_copy_text(m->host, sizeof m->host, told->host);
+        core_copy_text(m->address, sizeof m->address, told->data_address);
+    }
+    job_set_state(core, job, CORE_JOB_RUNNING);
+    job_reason(core, job, CORE_WARNING,
+               core_say(core, "generation %llu was taken over from its members: the store did not "
+                              "know it", (unsigned long long)job->number));
+}
+
+/* ---- participants --------------------------------------------------------------------------- */
+
+static bool join_group(struct core *core, core_conn conn, struct job *job,
+                       const struct core_hello *hello)
+{
+    if (hello->group_size == 0 || hello->rank_hint == 0 || hello->rank_hint > hello->group_size) {
+        refuse(core, conn, job, CORE_REFUSAL_GROUP,
+               core_say(core, "participant %u of %u: expected an index from 0 below the size of the "
+                              "group", hello->rank_hint - 1, hello->group_size));
+        return false;
+    }
+    if (job->group_here == job->group_left)
+        job->group_size = job->group_here = job->group_left = 0;
+    if (job->group_size != 0 && job->group_size != hello->group_size) {
+        refuse(core, conn, job, CORE_REFUSAL_GROUP,
+               core_say(core, "the group of job '%s' has %u participants, this one says %u",
+                        job->name, job->group_size, hello->group_size));
+        return false;
+    }
+    /* Every participant of a job has its index only once; O(group) for small groups, skipped for large. */
+    if (hello->group_size <= 256)
+        for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+            if (m->kind == CORE_PARTICIPANT && m->rank_hint == hello->rank_hint) {
+                refuse(core, conn, job, CORE_REFUSAL_IDENTITY,
+                       core_say(core, "participant %u of job '%s' is already there (%s)",
+                                hello->rank_hint - 1, job->name, core_member_name(core, m)));
+                return false;
+            }
+    job->group_size = hello->group_size;
+    return true;
+}
+
+/* ---- joining and coming back ---------------------------------------------------------------- */
+
+static void join(struct core *core, core_conn conn, struct job *job,
+                 const struct core_message *message)
+{
+    const struct core_hello *hello = &message->hello;
+    struct member *m;
+
+    if (hello->kind == CORE_PARTICIPANT && !join_group(core, conn, job, hello))
+        return;
+    m = member_new(core, job, &hello->member_id);
+    if (m == NULL) {
+        refuse(core, conn, job, CORE_REFUSAL_FULL,
+               core_say(core, "this coordinator already holds %u members", core->limits.members));
+        return;
+    }
+    take_identity(m, hello);
+    m->applied = hello->applied;
+    member_set_conn(core, m, conn);
+    welcome(core, m, job, hello, false);
+    if (hello->kind == CORE_PARTICIPANT) {
+        if (job->group_left > 0)
+            job->group_left--;
+        else
+            job->group_here++;
+        return;
+    }
+    if (message->generation > job->number_max)
+        job->number_max = message->generation;
+    job->arrived_us = core->now_us;
+    job->waiting_due = true;
+    if (job->state == CORE_JOB_RUNNING)
+        generation_view(core, job, m);
+}
+
+/* The connection of a known member is made anew. */
+static void attach(struct core *core, core_conn conn, struct job *job, struct member *m,
+                   const struct core_message *message)
+{
+    const struct core_hello *hello = &message->hello;
+    bool attached = m->state == MEMBER_RUNNING || m->state == MEMBER_FROZEN;
+
+    if (m->conn != 0) {
+        struct core_action *close = core_act(core, CORE_ACTION_CLOSE);
+
+        close->conns = &core->conns[core->conns_used];
+        close->conn_count = 1;
+        core_list_add(core, m->conn);
+    }
+    take_identity(m, hello);
+    if (m->state == MEMBER_LOST) {
+        m->state = MEMBER_RUNNING;
+        m->gone = false;
+    }
+    m->seen_us = core->now_us;
+    m->suspect = false;
+    member_set_conn(core, m, conn);
+    welcome(core, m, job, hello, attached);
+    if (message->generation > job->number_max)
+        job->number_max = message->generation;
+    if (hello->plan > job->number_max)
+        job->number_max = hello->plan;
+    if (m->kind != CORE_WORKER)
+        return;
+    if (m->state == MEMBER_RUNNING && job->state != CORE_JOB_RUNNING) {
+        struct core_message *over = core_send(core, conn, CORE_OVER, job);
+
+        over->generation = job->plan_number != 0 ? job->plan_number : job->number;
+        over->nonce = job->plan_number != 0 ? job->plan_nonce : job->nonce;
+        over->over.reason = job->reason;
+        m->report_us = core->now_us;
+    } else if (m->state == MEMBER_WAITING && job->state == CORE_JOB_RUNNING) {
+        generation_view(core, job, m);
+    }
+}
+
+static bool speaks_version(struct core *core, core_conn conn, const struct core_hello *hello)
+{
+    if (hello->version_min <= 1 && hello->version_max >= 1)
+        return true;
+    refuse(core, conn, NULL, CORE_REFUSAL_VERSION,
+           core_say(core, "this coordinator speaks protocol version 1, the member %u to %u",
+                    hello->version_min, hello->version_max));
+    return false;
+}
+
+/* The job of a HELLO, ready to be joined; NULL when it was refused. */
+static struct job *job_of(struct core *core, core_conn conn, const struct core_message *message)
+{
+    const struct core_hello *hello = &message->hello;
+    struct job *job = job_find(core, hello->job);
+
+    if (job == NULL)
+        job = job_begin(core, conn, hello);
+    if (job == NULL)
+        return NULL;
+    if (job->state == CORE_JOB_DONE && hello->kind == CORE_WORKER) {
+        refuse(core, conn, job, CORE_REFUSAL_DONE,
+               core_say(core, "job '%s' is done", job->name));
+        return NULL;
+    }
+    if (job->state == CORE_JOB_FAILED && hello->kind == CORE_WORKER) {
+        refuse(core, conn, job, CORE_REFUSAL_FAILED,
+               core_say(core, "job '%s' has failed: %s", job->name, job->reason));
+        return NULL;
+    }
+    if (hello->kind == CORE_WORKER)
+        take_terms(job, hello);
+    if (hello->kind == CORE_WORKER && !check_same(core, conn, job, hello))
+        return NULL;
+    return job;
+}
+
+void on_hello(struct core *core, core_conn conn, const struct core_message *message)
+{
+    const struct core_hello *hello = &message->hello;
+    struct member *m = member_by_id(core, &hello->member_id);
+    struct job *job;
+
+    if (member_by_conn(core, conn) != NULL || !speaks_version(core, conn, hello))
+        return;
+    job = job_of(core, conn, message);
+    if (job == NULL)
+        return;
+    if (m != NULL && m->job != job_index(core, job)) {
+        refuse(core, conn, job, CORE_REFUSAL_IDENTITY,
+               core_say(core, "this identity belongs to another job"));
+        return;
+    }
+    if (hello->attach != CORE_ATTACH_JOIN && message->generation > job->number &&
+        message->generation != job->plan_number && hello->roster_count > 0 &&
+        !generation_connected(core, job)) {
+        adopt(core, job, message);
+        m = member_by_id(core, &hello->member_id);
+    }
+    if (m == NULL && hello->attach != CORE_ATTACH_JOIN && message->generation != 0) {
+        refuse(core, conn, job, CORE_REFUSAL_EVICTED,
+               core_say(core, "generation %llu is over and this member was declared lost; job '%s' "
+                              "is at generation %llu: join again as a new member",
+                        (unsigned long long)message->generation, job->name,
+                        (unsigned long long)job->number));
+        return;
+    }
+    if (m != NULL && core_id_zero(&m->secret))
+        m->secret = hello->secret;
+    if (m != NULL && !core_id_equal(&m->secret, &hello->secret)) {
+        refuse(core, conn, job, CORE_REFUSAL_IDENTITY,
+               core_say(core, "this identity is held by %s", core_member_name(core, m)));
+        return;
+    }
+    if (m != NULL)
+        attach(core, conn, job, m, message);
+    else
+        join(core, conn, job, message);
+    job_try(core, job);
+}

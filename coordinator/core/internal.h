@@ -1,0 +1,225 @@
+/* What the core's files share: its state, and the few helpers that all of them use. */
+#ifndef CORE_INTERNAL_H
+#define CORE_INTERNAL_H
+
+#include "core/core.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define NOBODY       UINT32_MAX
+#define TICK_US      100000u
+#define TEXTS        128           /* sentences of one core_step */
+#define RECORD_BYTES (512u * 1024u)
+
+enum member_state {
+    MEMBER_FREE,
+    MEMBER_WAITING, /* joined; a spare, or waits for the job to form; every participant */
+    MEMBER_RUNNING, /* of the generation or the plan, and not known to be frozen */
+    MEMBER_FROZEN,  /* reported: no frame of the ended generation changes it any more */
+    MEMBER_LOST,    /* was of the ended generation; kept until it is gone or fenced off */
+};
+
+struct member {
+    struct core_id id, secret;
+    enum member_state state;
+    enum core_kind kind;
+    uint32_t job;                 /* index */
+    uint32_t next, previous;      /* in the job's list; next also links the free ones */
+    uint32_t order;               /* of joining, in the job */
+    core_conn conn;               /* 0 = none */
+    char node[CORE_NAME_BYTES], host[CORE_NAME_BYTES], address[CORE_NAME_BYTES];
+    uint32_t pid, rank_hint;
+    /* generation */
+    bool in_generation, in_plan;  /* a member of it */
+    bool chosen;                  /* for the generation or plan that is being stored */
+    uint32_t rank, rank_new;      /* in the generation; in the plan or what is being stored */
+    uint64_t entered;             /* newest generation number it said it entered */
+    uint64_t applied;             /* updates: reported, ready, or known from a checkpoint */
+    uint8_t owned[CORE_OWNED_BYTES];
+    uint32_t owned_bytes;
+    bool froze;                   /* it was frozen when the generation was formed */
+    bool ready;                   /* a spare that has caught up with the generation */
+    bool leaving, released;       /* wishes to go; may go */
+    bool finished;
+    uint64_t leave_us;            /* until then it must have left, 0 = no limit */
+    /* signs of life */
+    uint64_t seen_us;             /* last sign of life */
+    uint64_t report_us;           /* since when it owes a report, 0 = it does not */
+    uint64_t phase_us;            /* since when it is in its phase */
+    uint64_t step;                /* of its last beat */
+    enum core_phase phase;
+    float loss, samples_per_s;
+    bool suspect;
+    uint32_t accused;             /* times by a peer, in this pair window */
+    uint64_t accused_us;          /* a peer saw its data connection end; 0 = none did */
+    uint32_t hash_accused;        /* times by the word of the step, in this generation */
+    /* lost */
+    uint64_t probe_us;            /* last probe */
+    bool gone;                    /* proven: its process does not live any more */
+    /* barrier */
+    uint32_t barrier;             /* slot it waits at, NOBODY = none */
+    uint64_t barrier_seq, barrier_us, released_seq;
+    char place[CORE_PLACE_BYTES];
+};
+
+struct barrier {
+    char name[CORE_NAME_BYTES];   /* "" = free */
+    uint32_t waiting;             /* members that wait here */
+};
+
+/* What waits for the store. */
+enum pending { PENDING_NONE, PENDING_FORM, PENDING_PLAN, PENDING_DONE };
+
+struct job {
+    bool used;
+    char name[CORE_NAME_BYTES];
+    struct core_id uid;
+    char spec[CORE_SPEC_BYTES], fingerprint[CORE_FINGERPRINT_BYTES];
+    enum core_job_state state;
+    uint32_t min, max;
+    uint32_t first, last;         /* members */
+    uint32_t workers;             /* with a connection, in any state but LOST */
+    uint32_t order;               /* joins so far */
+    /* generation and plan; number 0 = none */
+    uint64_t number, nonce, number_max;
+    struct core_id key;
+    bool key_known;               /* false after a restart: keys are never stored */
+    uint64_t step;                /* at which the generation began */
+    uint32_t world;
+    bool all_entered;             /* every member of the generation said so */
+    uint64_t plan_number, plan_nonce;
+    struct core_id plan_key;
+    bool plan_pause;
+    /* being stored */
+    enum pending pending;
+    uint64_t pending_lsn, pending_number, pending_nonce, pending_step;
+    struct core_id pending_key;
+    bool pending_pause;
+    uint64_t retry_us;            /* a failed store is tried again then; 0 = none failed */
+    /* times */
+    uint64_t changed_us;          /* since when it is in its state */
+    uint64_t arrived_us, first_us; /* last and first arrival */
+    uint64_t waiting_us;          /* last WAITING */
+    bool waiting_due;
+    uint64_t over_us;             /* when the last generation ended */
+    uint64_t pair_us;             /* last regroup because of a data plane failure, 0 = none */
+    uint64_t detect_us, push_us, rendezvous_us, connect_us, state_us, recompute_us;
+    uint64_t recoveries;
+    bool recovering;              /* the generation follows a loss */
+    uint32_t losses;              /* since the last progress */
+    uint64_t progress_step, progress_us, step_us; /* newest step seen, when, and usual duration */
+    uint64_t hash;                /* of the finished parameters */
+    char reason[CORE_SENTENCE_BYTES];
+    /* participants */
+    uint32_t group_size, group_here, group_left;
+    uint32_t waiting_participants, waiting_workers;
+};
+
+struct core {
+    struct core_limits limits;
+    struct core_times times;
+    uint64_t now_us, tick_us;
+    uint64_t random[4];
+    uint32_t random_used;
+    uint64_t lsn;
+    uint32_t free_member;
+    uint32_t members_used;
+    struct job *jobs;
+    struct member *members;
+    struct barrier *barriers;     /* jobs x limits.barriers */
+    uint32_t *by_conn_index;      /* open addressing: conn -> member */
+    core_conn *by_conn;
+    uint32_t by_conn_size;        /* a power of two */
+    uint32_t *by_id_index;        /* open addressing: id -> member */
+    uint32_t by_id_size;
+    /* scratch of one step */
+    struct core_actions *actions;
+    core_conn *conns;             /* lists of connections */
+    uint32_t conns_used, conns_size;
+    struct core_roster_member *roster; /* of the generation told; CORE_WORLD_MAX x 2 */
+    uint32_t roster_used;
+    struct core_id *lost;         /* ids of those lost; CORE_WORLD_MAX */
+    char (*texts)[CORE_SENTENCE_BYTES];
+    uint32_t texts_used;
+    uint8_t *record;              /* RECORD_BYTES */
+};
+
+/* ---- coord.c: actions ------------------------------------------------------------------------ */
+struct core_action *core_act(struct core *core, enum core_action_type type);
+/* A sentence that lives until the next step. */
+const char *core_say(struct core *core, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void core_log(struct core *core, enum core_level level, const struct job *job, const char *text);
+struct core_message *core_send(struct core *core, core_conn conn, enum core_message_type type,
+                               const struct job *job);
+/* The same to a list that was gathered with core_list_add; NULL when it is empty. */
+uint32_t core_list_begin(const struct core *core);
+void core_list_add(struct core *core, core_conn conn);
+struct core_message *core_send_list(struct core *core, uint32_t begin,
+                                    enum core_message_type type, const struct job *job);
+uint64_t core_random(struct core *core);
+struct core_id core_random_id(struct core *core);
+void core_copy_text(char *to, size_t bytes, const char *from);
+const char *core_member_name(struct core *core, const struct member *m);
+bool core_id_equal(const struct core_id *a, const struct core_id *b);
+bool core_id_zero(const struct core_id *id);
+void job_reason(struct core *core, struct job *job, enum core_level level, const char *text);
+void job_set_state(struct core *core, struct job *job, enum core_job_state state);
+
+/* ---- members.c ------------------------------------------------------------------------------- */
+struct job *job_find(struct core *core, const char *name);
+struct job *job_new(struct core *core, const char *name);
+uint32_t job_index(const struct core *core, const struct job *job);
+struct member *member_new(struct core *core, struct job *job, const struct core_id *id);
+void member_free(struct core *core, struct member *m);
+struct member *member_by_id(struct core *core, const struct core_id *id);
+struct member *member_by_conn(struct core *core, core_conn conn);
+void member_set_conn(struct core *core, struct member *m, core_conn conn);
+uint32_t member_index(const struct core *core, const struct member *m);
+/* for (m = member_first(core, job); m; m = member_next(core, m)) */
+struct member *member_first(const struct core *core, const struct job *job);
+struct member *member_next(const struct core *core, const struct member *m);
+
+/* ---- hello.c --------------------------------------------------------------------------------- */
+void on_hello(struct core *core, core_conn conn, const struct core_message *message);
+
+/* ---- rendezvous.c ---------------------------------------------------------------------------- */
+void job_try(struct core *core, struct job *job);
+void job_tell_waiting(struct core *core, struct job *job);
+void job_rank(struct core *core, struct job *job, uint32_t world);
+
+/* ---- generation.c ---------------------------------------------------------------------------- */
+void generation_form(struct core *core, struct job *job, uint32_t world, uint64_t step);
+void generation_plan(struct core *core, struct job *job, uint32_t world, bool pause);
+void generation_over(struct core *core, struct job *job, const char *reason, uint64_t detect_us);
+void generation_view(struct core *core, struct job *job, struct member *spare);
+void generation_stored(struct core *core, struct job *job);
+void generation_done(struct core *core, struct job *job);
+void job_store(struct core *core, struct job *job);
+void on_report(struct core *core, struct member *m, const struct core_message *message);
+void on_entered(struct core *core, struct member *m, const struct core_message *message);
+void on_ready(struct core *core, struct member *m, const struct core_message *message);
+void on_finished(struct core *core, struct member *m, const struct core_message *message);
+void on_leave(struct core *core, struct member *m, const struct core_message *message);
+
+/* ---- life.c ---------------------------------------------------------------------------------- */
+void member_lost(struct core *core, struct member *m, const char *why, uint64_t detect_us);
+void member_closed(struct core *core, struct member *m);
+void life_tick(struct core *core);
+void on_peer_lost(struct core *core, struct member *m, const struct core_message *message);
+void on_beat(struct core *core, struct member *m, const struct core_message *message);
+
+/* ---- barrier.c ------------------------------------------------------------------------------- */
+void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message);
+void barrier_leave(struct core *core, struct member *m);
+void barrier_generation_ended(struct core *core, struct job *job);
+void barrier_decide(struct core *core, struct job *job, enum core_kind kind);
+struct barrier *barrier_at(struct core *core, const struct job *job, uint32_t slot);
+const char *barrier_why(struct core *core, struct job *job);
+
+/* ---- record.c -------------------------------------------------------------------------------- */
+size_t record_encode(struct core *core, const struct job *job, enum pending what);
+bool record_restore(struct core *core, const uint8_t *record, size_t bytes);
+
+#endif

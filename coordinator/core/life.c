@@ -1,0 +1,342 @@
+/* Who lives: ends of connections, leases, stalled members, and what peers say of each other.
+ *
+ * Leases are judged on ticks only, on the coordinator's own clock. A gap between ticks means that the
+ * coordinator itself was stopped: every lease is shifted by it, so that it never accuses its peers of its
+ * own absence (reliability.md 4: naive servers did in 3 of 3 pauses). */
+#include "core/internal.h"
+
+#define GAP_US (2 * TICK_US + TICK_US / 2)
+
+static const char *phase_word(enum core_phase phase)
+{
+    switch (phase) {
+    case CORE_PHASE_COMPUTE:
+        return "compute";
+    case CORE_PHASE_EXCHANGE:
+        return "exchange";
+    case CORE_PHASE_EVALUATE:
+        return "evaluate";
+    case CORE_PHASE_CHECKPOINT:
+        return "checkpoint";
+    case CORE_PHASE_STARTUP:
+        return "startup";
+    case CORE_PHASE_FROZEN:
+        return "frozen";
+    case CORE_PHASE_FINISHED:
+        return "finished";
+    case CORE_PHASE_WAITING:
+    default:
+        return "waiting";
+    }
+}
+
+static void spend_budget(struct core *core, struct job *job)
+{
+    job->losses++;
+    if (job->losses <= core->times.restart_budget)
+        return;
+    job_set_state(core, job, CORE_JOB_FAILED);
+    job_reason(core, job, CORE_ERROR,
+               core_say(core, "%u members were lost without any progress", job->losses));
+}
+
+/* A member is lost: of the generation, a push to all; elsewhere, a smaller matter. */
+void member_lost(struct core *core, struct member *m, const char *why, uint64_t detect_us)
+{
+    struct job *job = &core->jobs[m->job];
+    const char *text = core_say(core, "%s is lost: %s", core_member_name(core, m), why);
+    bool member = m->in_generation || m->in_plan;
+
+    barrier_leave(core, m);
+    member_set_conn(core, m, 0);
+    if (!member) {
+        core_log(core, CORE_INFO, job, text);
+        member_free(core, m);
+        return;
+    }
+    m->state = MEMBER_LOST;
+    m->suspect = false;
+    m->report_us = 0;
+    m->probe_us = 0;
+    if (job->state == CORE_JOB_RUNNING)
+        generation_over(core, job, text, detect_us);
+    else
+        core_log(core, CORE_WARNING, job, text);
+    job->waiting_due = true;
+    spend_budget(core, job);
+}
+
+/* A member that is out although its connection stands: it is told so. */
+static void evict(struct core *core, struct member *m, const char *why, uint64_t detect_us)
+{
+    struct job *job = &core->jobs[m->job];
+
+    if (m->conn != 0) {
+        core_conn conn = m->conn;
+        struct core_message *message = core_send(core, conn, CORE_REFUSED, job);
+        struct core_action *close = core_act(core, CORE_ACTION_CLOSE);
+
+        message->refused.why = CORE_REFUSAL_EVICTED;
+        message->refused.exit_code = 75;
+        message->refused.text = core_say(core, "declared lost: %s; join again as a new member", why);
+        close->conns = &core->conns[core->conns_used];
+        close->conn_count = 1;
+        core_list_add(core, conn);
+    }
+    member_lost(core, m, why, detect_us);
+    job_try(core, job);
+}
+
+/* The connection ended without a goodbye. */
+void member_closed(struct core *core, struct member *m)
+{
+    struct job *job = &core->jobs[m->job];
+
+    if (m->released || job->state == CORE_JOB_DONE) {
+        member_set_conn(core, m, 0);
+        member_free(core, m);
+    } else if (m->kind == CORE_PARTICIPANT) {
+        job->group_left++;
+        member_free(core, m);
+        barrier_decide(core, job, CORE_PARTICIPANT);
+        return;
+    } else {
+        member_lost(core, m, "its connection ended", 0);
+    }
+    job_try(core, job);
+}
+
+/* ---- beats ---------------------------------------------------------------------------------- */
+
+static void note_progress(struct core *core, struct job *job, uint64_t step)
+{
+    uint64_t each_us;
+
+    if (step <= job->progress_step)
+        return;
+    if (job->progress_us != 0 && job->progress_step != 0) {
+        each_us = (core->now_us - job->progress_us) / (step - job->progress_step);
+        job->step_us = job->step_us == 0 ? each_us : (7 * job->step_us + each_us) / 8;
+    }
+    job->progress_step = step;
+    job->progress_us = core->now_us;
+    job->losses = 0;
+}
+
+void on_beat(struct core *core, struct member *m, const struct core_message *message)
+{
+    struct job *job = &core->jobs[m->job];
+    uint64_t age_us = message->beat.phase_age_ms * 1000;
+    struct core_message *ack = core_send(core, m->conn, CORE_BEAT_ACK, job);
+
+    ack->beat_ack.seq = message->beat.seq;
+    m->phase = message->beat.phase;
+    m->phase_us = core->now_us > age_us ? core->now_us - age_us : 0;
+    m->step = message->step;
+    m->loss = message->beat.loss;
+    m->samples_per_s = message->beat.samples_per_s;
+    if (m->in_generation)
+        note_progress(core, job, message->step);
+}
+
+/* ---- what peers say ------------------------------------------------------------------------- */
+
+/* Both ends of a broken data connection still answer: once they get another chance, then one of them goes. */
+static void judge_pair(struct core *core, struct job *job, struct member *accuser,
+                       struct member *accused, const char *text)
+{
+    struct member *out = accused;
+
+    if (job->pair_us == 0 ||
+        core->now_us > job->pair_us + (uint64_t)core->times.pair_ms * 1000) {
+        for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+            m->accused = 0;
+        accused->accused = 1;
+        job->pair_us = core->now_us;
+        generation_over(core, job,
+                        core_say(core, "no data between rank %u and rank %u: %s", accuser->rank,
+                                 accused->rank, text), 0);
+        return;
+    }
+    accused->accused++;
+    if (accuser->accused > accused->accused ||
+        (accuser->accused == accused->accused && accuser->rank > accused->rank))
+        out = accuser;
+    job->pair_us = core->now_us;
+    evict(core, out, core_say(core, "unreachable on the data plane: %s", text), 0);
+}
+
+void on_peer_lost(struct core *core, struct member *m, const struct core_message *message)
+{
+    struct job *job = &core->jobs[m->job];
+    struct member *accused = member_by_id(core, &message->peer_lost.member_id);
+    bool current = message->generation == job->number ||
+                   (job->plan_number != 0 && message->generation == job->plan_number);
+
+    if (accused == NULL || accused == m || accused->job != m->job || !current ||
+        job->state != CORE_JOB_RUNNING || (!m->in_generation && !m->in_plan) ||
+        (!accused->in_generation && !accused->in_plan) || accused->released)
+        return;
+    core_log(core, CORE_WARNING, job,
+             core_say(core, "%s reports %s: %s", core_member_name(core, m),
+                      core_member_name(core, accused), message->peer_lost.text));
+    if (message->peer_lost.why == CORE_LOST_HASH) {
+        accused->hash_accused++;
+        if (accused->hash_accused * 2 > job->world - 1)
+            evict(core, accused, "its parameters were out-voted by the others (corrupt memory?)", 0);
+        return;
+    }
+    /* A connection that has just ended is seen here too: its closing decides, and names it better. */
+    if (accused->conn == 0)
+        return;
+    if (message->peer_lost.why == CORE_LOST_CLOSED &&
+        core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000)
+        accused->accused_us = accused->accused_us != 0 ? accused->accused_us : core->now_us;
+    else
+        judge_pair(core, job, m, accused, message->peer_lost.text);
+}
+
+/* ---- ticks ---------------------------------------------------------------------------------- */
+
+static uint64_t limit_us(const struct core *core, const struct job *job, enum core_phase phase)
+{
+    uint64_t usual = job->step_us * core->times.stalled_steps;
+    uint64_t least = (uint64_t)core->times.stalled_ms * 1000;
+
+    if (phase != CORE_PHASE_COMPUTE)
+        return (uint64_t)core->times.startup_ms * 1000;
+    return usual > least ? usual : least;
+}
+
+/* Does it owe what others wait for, for longer than its phase allows? */
+static bool stalled(const struct core *core, const struct job *job, const struct member *m,
+                    bool others_wait)
+{
+    bool owes = m->phase == CORE_PHASE_COMPUTE || m->phase == CORE_PHASE_STARTUP ||
+                m->phase == CORE_PHASE_EVALUATE || m->phase == CORE_PHASE_CHECKPOINT;
+
+    return others_wait && owes && m->in_generation && m->state == MEMBER_RUNNING &&
+           core->now_us > m->phase_us + limit_us(core, job, m->phase);
+}
+
+static void suspect(struct core *core, struct job *job, struct member *m, uint64_t silent_us)
+{
+    if (m->suspect)
+        return;
+    m->suspect = true;
+    core_log(core, CORE_WARNING, job,
+             core_say(core, "%s is suspect: silent for %llu ms", core_member_name(core, m),
+                      (unsigned long long)(silent_us / 1000)));
+}
+
+/* One member at a tick. `patience`: more beats that everybody gets this time. */
+static void judge_member(struct core *core, struct job *job, struct member *m, bool others_wait,
+                         uint32_t patience)
+{
+    uint64_t beat_us = (uint64_t)core->times.beat_ms * 1000;
+    uint64_t silent_us = core->now_us - m->seen_us;
+
+    if (m->state == MEMBER_LOST || m->released)
+        return;
+    if (silent_us > beat_us * (core->times.lost_beats + patience)) {
+        evict(core, m, core_say(core, "silent for %llu ms", (unsigned long long)silent_us / 1000),
+              silent_us);
+    } else if (m->accused_us != 0 && core->now_us > m->accused_us + 2 * beat_us) {
+        m->accused_us = 0;
+        if (job->state == CORE_JOB_RUNNING)
+            generation_over(core, job, core_say(core, "a peer lost its data connection to %s",
+                                                core_member_name(core, m)), 0);
+    } else if (m->report_us != 0 && core->now_us > m->report_us +
+                                                       (uint64_t)core->times.report_ms * 1000) {
+        evict(core, m, "it did not report after the generation had ended", 0);
+    } else if (m->leave_us != 0 && core->now_us > m->leave_us) {
+        evict(core, m, "it was to leave and its time is over", 0);
+    } else if (stalled(core, job, m, others_wait)) {
+        evict(core, m, core_say(core, "stalled: in %s of step %llu for %llu ms, and others wait",
+                                phase_word(m->phase), (unsigned long long)m->step,
+                                (unsigned long long)(core->now_us - m->phase_us) / 1000), 0);
+    } else if (silent_us > beat_us * core->times.suspect_beats) {
+        suspect(core, job, m, silent_us);
+    }
+}
+
+/* Many nodes silent at once is more likely our own network: one more window before the verdict. */
+static uint32_t mass_patience(const struct core *core, const struct job *job)
+{
+    uint64_t limit = (uint64_t)core->times.beat_ms * 1000 * core->times.lost_beats;
+    uint32_t nodes = 0, silent = 0;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        bool first = m->in_generation;
+
+        for (struct member *o = member_first(core, job); first && o != m; o = member_next(core, o))
+            first = !o->in_generation || strcmp(o->node, m->node) != 0;
+        nodes += first;
+        silent += first && core->now_us - m->seen_us > limit;
+    }
+    return nodes >= 6 && silent * 3 > nodes ? core->times.lost_beats : 0;
+}
+
+static void tick_job(struct core *core, struct job *job)
+{
+    bool others_wait = false;
+    uint32_t patience = 0, late = 0;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        others_wait |= m->in_generation && m->phase == CORE_PHASE_EXCHANGE;
+        late += m->kind == CORE_WORKER && m->in_generation &&
+                core->now_us - m->seen_us > (uint64_t)core->times.beat_ms * 1000 *
+                                                core->times.lost_beats;
+    }
+    if (late > 1)
+        patience = mass_patience(core, job);
+    for (struct member *m = member_first(core, job), *next; m != NULL; m = next) {
+        next = member_next(core, m);
+        if (m->kind == CORE_PARTICIPANT)
+            continue; /* its connection is its sign of life */
+        judge_member(core, job, m, others_wait, patience);
+        if (core->actions->count + 16 > CORE_ACTIONS_MAX)
+            return; /* the rest at the next tick */
+    }
+}
+
+static void shift(struct core *core, uint64_t gap_us)
+{
+    for (uint32_t i = 0; i < core->limits.members; i++) {
+        struct member *m = &core->members[i];
+
+        if (m->state == MEMBER_FREE)
+            continue;
+        m->seen_us += gap_us;
+        m->phase_us += gap_us;
+        if (m->report_us != 0)
+            m->report_us += gap_us;
+        if (m->accused_us != 0)
+            m->accused_us += gap_us;
+        if (m->leave_us != 0)
+            m->leave_us += gap_us;
+    }
+    core_log(core, CORE_WARNING, NULL,
+             core_say(core, "the coordinator itself stood still for %llu ms: nobody is accused of it",
+                      (unsigned long long)gap_us / 1000));
+}
+
+void life_tick(struct core *core)
+{
+    uint64_t gap_us = core->now_us - core->tick_us;
+
+    core->tick_us = core->now_us;
+    if (gap_us > GAP_US)
+        shift(core, gap_us - TICK_US);
+    for (uint32_t i = 0; i < core->limits.jobs; i++) {
+        struct job *job = &core->jobs[i];
+
+        if (!job->used || core->actions->count + 32 > CORE_ACTIONS_MAX)
+            continue;
+        if (job->retry_us != 0 && core->now_us >= job->retry_us)
+            job_store(core, job);
+        tick_job(core, job);
+        job_try(core, job);
+        job_tell_waiting(core, job);
+    }
+}

@@ -1,0 +1,243 @@
+/* A job as bytes for the store: little endian, versioned, bounded; read back with the same care as bytes from
+ * a stranger, since disks lie. No secret leaves here but digests; keys are not stored.
+ *
+ *   u32 magic "MJOB", u32 version, text name, id uid, text spec, text fingerprint, u32 min, u32 max,
+ *   u32 state (0 running, 1 done, 2 failed), u64 number_max, u64 number, u64 nonce, u64 step,
+ *   u64 plan number, u64 plan nonce, u64 hash, u32 members, then each member:
+ *   id, digest, u32 flags (1 generation, 2 plan), u32 rank, u32 pid, text node, text host, text address;
+ *   u64 checksum (FNV-1a of everything before). text = u32 length, bytes. */
+#include "core/internal.h"
+
+#define MAGIC   0x424f4a4du
+#define VERSION 1u
+
+struct writer {
+    uint8_t *at, *end;
+};
+
+static void put_bytes(struct writer *w, const void *bytes, size_t count)
+{
+    assert((size_t)(w->end - w->at) >= count);
+    memcpy(w->at, bytes, count);
+    w->at += count;
+}
+
+static void put_u32(struct writer *w, uint32_t value)
+{
+    uint8_t b[4];
+
+    for (int i = 0; i < 4; i++)
+        b[i] = (uint8_t)(value >> (8 * i));
+    put_bytes(w, b, sizeof b);
+}
+
+static void put_u64(struct writer *w, uint64_t value)
+{
+    put_u32(w, (uint32_t)value);
+    put_u32(w, (uint32_t)(value >> 32));
+}
+
+static void put_text(struct writer *w, const char *text)
+{
+    uint32_t length = (uint32_t)strlen(text);
+
+    put_u32(w, length);
+    put_bytes(w, text, length);
+}
+
+static uint64_t checksum(const uint8_t *bytes, size_t count)
+{
+    uint64_t h = 1469598103934665603u;
+
+    for (size_t i = 0; i < count; i++)
+        h = (h ^ bytes[i]) * 1099511628211u;
+    return h;
+}
+
+/* What it will be when the store has it: the chosen are in. */
+static uint32_t flags_of(const struct member *m, enum pending what)
+{
+    if (what == PENDING_FORM)
+        return m->chosen ? 1 : 0;
+    if (what == PENDING_PLAN)
+        return (m->in_generation ? 1u : 0u) | (m->chosen ? 2u : 0u);
+    return m->in_generation ? 1 : 0;
+}
+
+static void put_member(struct writer *w, const struct member *m, uint32_t flags, bool form)
+{
+    put_bytes(w, m->id.byte, CORE_ID_BYTES);
+    put_bytes(w, m->secret.byte, CORE_ID_BYTES);
+    put_u32(w, flags);
+    put_u32(w, form || m->rank == NOBODY ? m->rank_new : m->rank);
+    put_u32(w, m->pid);
+    put_text(w, m->node);
+    put_text(w, m->host);
+    put_text(w, m->address);
+}
+
+size_t record_encode(struct core *core, const struct job *job, enum pending what)
+{
+    struct writer w = {core->record, core->record + RECORD_BYTES};
+    bool form = what == PENDING_FORM, plan = what == PENDING_PLAN;
+    uint32_t count = 0;
+
+    put_u32(&w, MAGIC);
+    put_u32(&w, VERSION);
+    put_text(&w, job->name);
+    put_bytes(&w, job->uid.byte, CORE_ID_BYTES);
+    put_text(&w, job->spec);
+    put_text(&w, job->fingerprint);
+    put_u32(&w, job->min);
+    put_u32(&w, job->max);
+    put_u32(&w, what == PENDING_DONE ? 1 : job->state == CORE_JOB_FAILED ? 2 : 0);
+    put_u64(&w, job->number_max);
+    put_u64(&w, form ? job->pending_number : job->number);
+    put_u64(&w, form ? job->pending_nonce : job->nonce);
+    put_u64(&w, form ? job->pending_step : job->step);
+    put_u64(&w, plan ? job->pending_number : 0);
+    put_u64(&w, plan ? job->pending_nonce : 0);
+    put_u64(&w, job->hash);
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        count += m->kind == CORE_WORKER && flags_of(m, what) != 0;
+    put_u32(&w, count);
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->kind == CORE_WORKER && flags_of(m, what) != 0)
+            put_member(&w, m, flags_of(m, what), form);
+    put_u64(&w, checksum(core->record, (size_t)(w.at - core->record)));
+    return (size_t)(w.at - core->record);
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+struct reader {
+    const uint8_t *at, *end;
+    bool broken;
+};
+
+static void get_bytes(struct reader *r, void *out, size_t count)
+{
+    if (r->broken || (size_t)(r->end - r->at) < count) {
+        r->broken = true;
+        memset(out, 0, count);
+        return;
+    }
+    memcpy(out, r->at, count);
+    r->at += count;
+}
+
+static uint32_t get_u32(struct reader *r)
+{
+    uint8_t b[4];
+
+    get_bytes(r, b, sizeof b);
+    return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+}
+
+static uint64_t get_u64(struct reader *r)
+{
+    uint64_t low = get_u32(r);
+
+    return low | (uint64_t)get_u32(r) << 32;
+}
+
+static void get_text(struct reader *r, char *out, size_t bytes)
+{
+    uint32_t length = get_u32(r);
+
+    out[0] = '\0';
+    if (length >= bytes) {
+        r->broken = true;
+        return;
+    }
+    get_bytes(r, out, length);
+    out[length] = '\0';
+    if (strlen(out) != length)
+        r->broken = true;
+}
+
+static void get_member(struct core *core, struct job *job, struct reader *r)
+{
+    struct core_id id;
+    struct member *m;
+
+    get_bytes(r, id.byte, sizeof id.byte);
+    if (r->broken || core_id_zero(&id) || member_by_id(core, &id) != NULL ||
+        (m = member_new(core, job, &id)) == NULL) {
+        r->broken = true;
+        return;
+    }
+    m->kind = CORE_WORKER;
+    m->state = MEMBER_RUNNING;
+    get_bytes(r, m->secret.byte, sizeof m->secret.byte);
+    m->in_generation = get_u32(r) & 1;
+    m->in_plan = !m->in_generation; /* nobody is stored who is in neither */
+    m->rank = m->rank_new = get_u32(r);
+    m->pid = get_u32(r);
+    get_text(r, m->node, sizeof m->node);
+    get_text(r, m->host, sizeof m->host);
+    get_text(r, m->address, sizeof m->address);
+    m->entered = job->number;
+    job->world += m->in_generation;
+    if (m->rank >= CORE_WORLD_MAX)
+        r->broken = true;
+}
+
+static void get_job(struct core *core, struct job *job, struct reader *r)
+{
+    uint32_t state, count;
+
+    get_bytes(r, job->uid.byte, sizeof job->uid.byte);
+    get_text(r, job->spec, sizeof job->spec);
+    get_text(r, job->fingerprint, sizeof job->fingerprint);
+    job->min = get_u32(r);
+    job->max = get_u32(r);
+    state = get_u32(r);
+    job->number_max = get_u64(r);
+    job->number = get_u64(r);
+    job->nonce = get_u64(r);
+    job->step = get_u64(r);
+    job->plan_number = get_u64(r);
+    job->plan_nonce = get_u64(r);
+    job->hash = get_u64(r);
+    count = get_u32(r);
+    if (state > 2 || count > CORE_WORLD_MAX || job->max > CORE_WORLD_MAX || job->min > job->max)
+        r->broken = true;
+    for (uint32_t i = 0; i < count && !r->broken; i++)
+        get_member(core, job, r);
+    job->all_entered = true;
+    job->state = state == 1   ? CORE_JOB_DONE
+                 : state == 2 ? CORE_JOB_FAILED
+                 : job->number > 0 ? CORE_JOB_RUNNING
+                                   : CORE_JOB_FORMING;
+}
+
+/* A job with fresh leases for all its members; false (and nothing of it) when the record is damaged. */
+bool record_restore(struct core *core, const uint8_t *record, size_t bytes)
+{
+    struct reader r = {record, record + bytes, bytes < 24};
+    char name[CORE_NAME_BYTES];
+    struct job *job;
+
+    if (r.broken)
+        return false;
+    r.at = record + bytes - 8;
+    if (get_u64(&r) != checksum(record, bytes - 8))
+        return false;
+    r.at = record;
+    r.end = record + bytes - 8;
+    if (get_u32(&r) != MAGIC || get_u32(&r) != VERSION)
+        return false;
+    get_text(&r, name, sizeof name);
+    if (r.broken || name[0] == '\0' || job_find(core, name) != NULL ||
+        (job = job_new(core, name)) == NULL)
+        return false;
+    get_job(core, job, &r);
+    core_copy_text(job->reason, sizeof job->reason, "restored from the store");
+    if (!r.broken && r.at == r.end)
+        return true;
+    while (job->first != NOBODY)
+        member_free(core, &core->members[job->first]);
+    job->used = false;
+    return false;
+}

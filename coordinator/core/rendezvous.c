@@ -1,0 +1,358 @@
+/* When a generation is formed, with whom, and at which ranks.
+ *
+ * The rule of one world: a generation that may still run (the last one, and a plan that was issued) must be
+ * fenced before another is formed. A frozen member fences it, since no step of it ends without that
+ * member's sums; so does the proof that nobody of it lives. Without either the job is paused. */
+#include "core/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What the members of a job look like, in one pass. */
+struct census {
+    uint32_t survivors;       /* frozen, connected */
+    uint32_t owing;           /* running: their report is awaited */
+    uint32_t waiting;         /* workers that joined and are connected */
+    uint32_t in_step;         /* of them spares that stand at the survivors' step */
+    uint32_t missing;         /* lost and not proven to be gone */
+    bool generation_frozen, plan_frozen;
+    bool generation_missing, plan_missing;
+    uint64_t survivors_step, waiting_step;
+};
+
+static void count_member(struct census *c, const struct member *m)
+{
+    switch (m->state) {
+    case MEMBER_FROZEN:
+        c->survivors++;
+        c->generation_frozen |= m->in_generation;
+        c->plan_frozen |= m->in_plan;
+        if (m->applied > c->survivors_step)
+            c->survivors_step = m->applied;
+        break;
+    case MEMBER_RUNNING:
+        c->owing++;
+        break;
+    case MEMBER_LOST:
+        if (m->gone)
+            break;
+        c->missing++;
+        c->generation_missing |= m->in_generation;
+        c->plan_missing |= m->in_plan;
+        break;
+    case MEMBER_WAITING:
+        if (m->conn == 0 || m->leaving)
+            break;
+        c->waiting++;
+        if (m->applied > c->waiting_step)
+            c->waiting_step = m->applied;
+        break;
+    case MEMBER_FREE:
+    default:
+        assert(0);
+    }
+}
+
+static void take_census(const struct core *core, const struct job *job, struct census *c)
+{
+    memset(c, 0, sizeof *c);
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->kind == CORE_WORKER)
+            count_member(c, m);
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 && m->ready &&
+            m->applied == c->survivors_step)
+            c->in_step++;
+}
+
+static bool fenced(const struct job *job, const struct census *c)
+{
+    if (c->generation_missing && !c->generation_frozen)
+        return false;
+    return job->plan_number == 0 || !c->plan_missing || c->plan_frozen;
+}
+
+static bool quiet(const struct core *core, const struct job *job, uint64_t since_us, uint32_t ms)
+{
+    (void)job;
+    return core->now_us >= since_us + (uint64_t)ms * 1000;
+}
+
+/* The decision: world size to form with now, 0 = not yet. *step: updates applied when it begins. */
+static uint32_t decide(const struct core *core, const struct job *job, const struct census *c,
+                       uint64_t *step)
+{
+    uint32_t all = c->survivors + c->waiting;
+
+    *step = c->survivors > 0 ? c->survivors_step : c->waiting_step;
+    if (c->owing > 0 || !fenced(job, c))
+        return 0;
+    if (c->survivors >= job->min) {
+        all = c->survivors + c->in_step;
+        return all < job->max ? all : job->max;
+    }
+    if (all < job->min)
+        return 0;
+    /* A checkpoint proves that somebody trained before: their re-attachment is waited for. */
+    if (c->survivors == 0 && job->number == 0 && c->waiting_step > 0 &&
+        !quiet(core, job, job->first_us, core->times.reconnect_ms))
+        return 0;
+    if (all >= job->max)
+        return job->max;
+    return quiet(core, job, job->arrived_us, core->times.quiet_ms) ? all : 0;
+}
+
+/* ---- choosing members ----------------------------------------------------------------------- */
+
+/* Natural order: runs of digits compare as numbers, so node2 < node10. */
+static int natural(const char *a, const char *b)
+{
+    while (*a != '\0' && *b != '\0') {
+        if (*a >= '0' && *a <= '9' && *b >= '0' && *b <= '9') {
+            char *end_a, *end_b;
+            unsigned long long x = strtoull(a, &end_a, 10), y = strtoull(b, &end_b, 10);
+
+            if (x != y)
+                return x < y ? -1 : 1;
+            a = end_a;
+            b = end_b;
+        } else if (*a != *b) {
+            return (unsigned char)*a < (unsigned char)*b ? -1 : 1;
+        } else {
+            a++;
+            b++;
+        }
+    }
+    return (*a != '\0') - (*b != '\0');
+}
+
+/* Is x before y among the newcomers? Wished rank, node, order of joining. */
+static bool before(const struct member *x, const struct member *y)
+{
+    uint32_t hint_x = x->rank_hint != 0 ? x->rank_hint : NOBODY;
+    uint32_t hint_y = y->rank_hint != 0 ? y->rank_hint : NOBODY;
+    int order;
+
+    if (hint_x != hint_y)
+        return hint_x < hint_y;
+    order = natural(x->node, y->node);
+    return order != 0 ? order < 0 : x->order < y->order;
+}
+
+/* The first unranked newcomer, one of `node` if there is any. */
+static struct member *next_newcomer(const struct core *core, const struct job *job,
+                                    const char *node)
+{
+    struct member *best = NULL, *best_here = NULL;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        if (!m->chosen || m->rank_new != NOBODY)
+            continue;
+        if (best == NULL || before(m, best))
+            best = m;
+        if (node != NULL && strcmp(m->node, node) == 0 && (best_here == NULL || before(m, best_here)))
+            best_here = m;
+    }
+    return best_here != NULL ? best_here : best;
+}
+
+/* Ranks for the chosen: who had one below the new world keeps it, the holes are filled so that a node's
+ * ranks lie side by side where possible. */
+void job_rank(struct core *core, struct job *job, uint32_t world)
+{
+    struct member *at[CORE_WORLD_MAX] = {NULL};
+
+    assert(world <= CORE_WORLD_MAX);
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        bool keeps = m->chosen && (m->in_generation || m->in_plan) && m->rank < world &&
+                     at[m->rank] == NULL;
+
+        m->rank_new = keeps ? m->rank : NOBODY;
+        if (keeps)
+            at[m->rank] = m;
+    }
+    for (uint32_t rank = 0; rank < world; rank++) {
+        if (at[rank] != NULL)
+            continue;
+        at[rank] = next_newcomer(core, job, rank > 0 ? at[rank - 1]->node : NULL);
+        assert(at[rank] != NULL);
+        at[rank]->rank_new = rank;
+    }
+}
+
+/* Survivors first, then spares in step, then those who wait, in the order of their joining. */
+static uint32_t choose(struct core *core, struct job *job, uint32_t world, uint64_t step)
+{
+    uint32_t chosen = 0;
+
+    for (int round = 0; round < 3; round++)
+        for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+            bool fits = m->kind == CORE_WORKER && m->conn != 0;
+
+            if (round == 0) {
+                m->chosen = false;
+                fits = fits && m->state == MEMBER_FROZEN;
+            } else {
+                fits = fits && m->state == MEMBER_WAITING && !m->chosen && !m->leaving &&
+                       (round == 2 || (m->ready && m->applied == step));
+            }
+            if (fits && chosen < world) {
+                m->chosen = true;
+                chosen++;
+            }
+        }
+    return chosen;
+}
+
+/* ---- plans ---------------------------------------------------------------------------------- */
+
+/* Joins and leaves that can be taken at the next boundary, all together. */
+static void try_plan(struct core *core, struct job *job)
+{
+    uint32_t stay = 0, leave = 0, joiners = 0;
+    bool pause;
+
+    if (job->plan_number != 0 || job->pending != PENDING_NONE || !job->all_entered)
+        return;
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        m->chosen = false;
+        if (m->in_generation && m->finished)
+            return;
+        stay += m->in_generation && !m->leaving;
+        leave += m->in_generation && m->leaving;
+    }
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 && m->ready &&
+            !m->leaving && stay + joiners < job->max) {
+            m->chosen = true;
+            joiners++;
+        }
+    if (leave == 0 && joiners == 0)
+        return;
+    pause = stay + joiners < job->min;
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        if (m->in_generation)
+            m->chosen = !m->leaving || stay == 0;
+        else if (pause)
+            m->chosen = false;
+    }
+    generation_plan(core, job, pause ? (stay > 0 ? stay : leave) : stay + joiners, pause);
+}
+
+/* ---- probes and words of waiting ------------------------------------------------------------ */
+
+static void probe_missing(struct core *core, struct job *job)
+{
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        struct core_action *action;
+
+        if (m->state != MEMBER_LOST || m->gone || m->address[0] == '\0' ||
+            core->now_us < m->probe_us + (uint64_t)core->times.probe_ms * 1000)
+            continue;
+        if (core->actions->count + 8 > CORE_ACTIONS_MAX)
+            return;
+        m->probe_us = core->now_us;
+        action = core_act(core, CORE_ACTION_PROBE);
+        action->probe = (uint64_t)m->order << 32 | member_index(core, m);
+        action->text = m->address;
+    }
+}
+
+static const char *waiting_text(struct core *core, struct job *job, const struct census *c)
+{
+    uint32_t have = c->survivors + c->waiting;
+    char lost[200] = "";
+    size_t used = 0;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->state == MEMBER_LOST && !m->gone && used < sizeof lost - 1) {
+            int n = snprintf(lost + used, sizeof lost - used, "%srank %u on %s",
+                             used == 0 ? "; missing and perhaps alive: " : ", ", m->rank, m->node);
+
+            used += n > 0 ? (size_t)n : 0;
+        }
+    if (!fenced(job, c))
+        return core_say(core, "nobody of generation %llu is here%s (muster forget, if it is gone)",
+                        (unsigned long long)job->number, lost);
+    if (c->owing > 0)
+        return core_say(core, "waiting for the reports of %u", c->owing);
+    if (have < job->min)
+        return core_say(core, "waiting for %u more (%u of min %u)%s", job->min - have, have,
+                        job->min, lost);
+    return core_say(core, "%u of max %u are here: starting when nobody has come for %u ms", have,
+                    job->max, core->times.quiet_ms);
+}
+
+void job_tell_waiting(struct core *core, struct job *job)
+{
+    uint32_t begin = core_list_begin(core);
+    struct core_message *message;
+    struct census c;
+
+    if (!job->waiting_due || job->state == CORE_JOB_RUNNING || job->state == CORE_JOB_DONE ||
+        job->state == CORE_JOB_FAILED || !quiet(core, job, job->waiting_us, core->times.waiting_ms))
+        return;
+    job->waiting_due = false;
+    job->waiting_us = core->now_us;
+    take_census(core, job, &c);
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->kind == CORE_WORKER && m->conn != 0)
+            core_list_add(core, m->conn);
+    message = core_send_list(core, begin, CORE_WAITING, job);
+    if (message == NULL)
+        return;
+    message->waiting.have = c.survivors + c.waiting;
+    message->waiting.min = job->min;
+    message->waiting.max = job->max;
+    message->waiting.since_ms = (core->now_us - job->changed_us) / 1000;
+    message->waiting.text = waiting_text(core, job, &c);
+    message->waiting.paused = job->state == CORE_JOB_PAUSED;
+    core_log(core, CORE_INFO, job, message->waiting.text);
+}
+
+/* ---- after every event ---------------------------------------------------------------------- */
+
+static void try_form(struct core *core, struct job *job)
+{
+    struct census c;
+    uint64_t step;
+    uint32_t world;
+
+    if (job->pending != PENDING_NONE)
+        return;
+    take_census(core, job, &c);
+    world = decide(core, job, &c, &step);
+    if (world > 0 && world <= CORE_WORLD_MAX) {
+        choose(core, job, world, step);
+        job_rank(core, job, world);
+        generation_form(core, job, world, step);
+        return;
+    }
+    if (job->state == CORE_JOB_REGROUPING && c.owing == 0 &&
+        (!fenced(job, &c) || c.survivors < job->min)) {
+        job_set_state(core, job, CORE_JOB_PAUSED);
+        job->waiting_due = true;
+    }
+    if (!fenced(job, &c))
+        probe_missing(core, job);
+}
+
+void job_try(struct core *core, struct job *job)
+{
+    if (job->retry_us != 0)
+        return;
+    switch (job->state) {
+    case CORE_JOB_RUNNING:
+        try_plan(core, job);
+        break;
+    case CORE_JOB_FORMING:
+    case CORE_JOB_REGROUPING:
+    case CORE_JOB_PAUSED:
+        if (job->max > 0)
+            try_form(core, job);
+        break;
+    case CORE_JOB_DONE:
+    case CORE_JOB_FAILED:
+        break;
+    }
+}
