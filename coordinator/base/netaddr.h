@@ -1,0 +1,18 @@
+/* "HOST:PORT" and "[V6]:PORT". */
+#ifndef BASE_NETADDR_H
+#define BASE_NETADDR_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+/* Parses and, for a name, resolves (which may block: at start-up only). Host "" or "*" means all addresses.
+ * 0, or EXIT_USAGE with a sentence that names `what` (the option). */
+int netaddr_parse(const char *text, const char *what, struct sockaddr_storage *address,
+                  struct error *error);
+bool netaddr_is_loopback(const struct sockaddr_storage *address);
+void netaddr_text(const struct sockaddr_storage *address, char *text, size_t text_bytes);
+
+#endif
