@@ -1,0 +1,144 @@
+#include "server/status.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- /v1/status ----------------------------------------------------------------------------- */
+
+static json_t *member_json(const struct core_member_view *view)
+{
+    json_t *member = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I}", "node", view->node, "host",
+                               view->host, "pid", (int)view->pid, "state", view->state, "step",
+                               (json_int_t)view->step, "silent_ms", (json_int_t)view->silent_ms);
+
+    if (member == NULL)
+        return NULL;
+    json_object_set_new(member, "rank",
+                        view->rank == UINT32_MAX ? json_null() : json_integer(view->rank));
+    json_object_set_new(member, "data_address", json_string(view->data_address));
+    if (view->participant)
+        json_object_set_new(member, "kind", json_string("participant"));
+    if (view->waits_at[0] != '\0')
+        json_object_set_new(member, "waits_at", json_string(view->waits_at));
+    return member;
+}
+
+static json_t *job_json(const struct core *core, uint32_t index, const struct core_job_view *view)
+{
+    struct core_member_view member;
+    json_t *members = json_array();
+    json_t *job = json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:f, s:f, s:I, s:I, s:b}", "name", view->name,
+        "state", view->state, "reason", view->reason, "generation", (json_int_t)view->generation,
+        "step", (json_int_t)view->step, "world", (int)view->world, "min", (int)view->min, "max",
+        (int)view->max, "loss", (double)view->loss, "samples_per_s", (double)view->samples_per_s,
+        "recoveries", (json_int_t)view->recoveries, "waiting_ms",
+        (json_int_t)view->waiting_since_ms, "store_failing", (int)view->store_failing);
+
+    if (job == NULL || members == NULL)
+        return NULL;
+    json_object_set_new(job, "last_recovery",
+                        json_pack("{s:I, s:I, s:I, s:I}", "detect_us", (json_int_t)view->detect_us,
+                                  "rendezvous_us", (json_int_t)view->rendezvous_us, "connect_us",
+                                  (json_int_t)view->connect_us, "state_us",
+                                  (json_int_t)view->state_us));
+    for (uint32_t i = 0; core_view_member(core, index, i, &member); i++)
+        json_array_append_new(members, member_json(&member));
+    json_object_set_new(job, "members", members);
+    return job;
+}
+
+static void status_json(const struct core *core, struct http_page *page)
+{
+    json_t *jobs = json_array(), *root = json_object();
+    struct core_job_view view;
+
+    for (uint32_t i = 0; core_view_job(core, i, &view); i++)
+        json_array_append_new(jobs, job_json(core, i, &view));
+    json_object_set_new(root, "jobs", jobs);
+    page->body = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    page->body_bytes = page->body != NULL ? strlen(page->body) : 0;
+    page->status = page->body != NULL ? 200 : 500;
+    page->type = "application/json";
+}
+
+/* ---- /metrics ------------------------------------------------------------------------------- */
+
+static void metric(FILE *out, const char *name, const char *type, const char *help)
+{
+    (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void job_metric(const struct core *core, FILE *out, const char *name, const char *type,
+                       const char *help, double (*value)(const struct core_job_view *))
+{
+    struct core_job_view view;
+
+    metric(out, name, type, help);
+    for (uint32_t i = 0; core_view_job(core, i, &view); i++)
+        (void)fprintf(out, "%s{job=\"%s\"} %.9g\n", name, view.name, value(&view));
+}
+
+static double world_of(const struct core_job_view *v) { return v->world; }
+static double generation_of(const struct core_job_view *v) { return (double)v->generation; }
+static double recoveries_of(const struct core_job_view *v) { return (double)v->recoveries; }
+static double step_of(const struct core_job_view *v) { return (double)v->step; }
+static double loss_of(const struct core_job_view *v) { return (double)v->loss; }
+static double samples_of(const struct core_job_view *v) { return (double)v->samples_per_s; }
+static double detect_of(const struct core_job_view *v) { return (double)v->detect_us / 1e6; }
+static double rendezvous_of(const struct core_job_view *v) { return (double)v->rendezvous_us / 1e6; }
+static double connect_of(const struct core_job_view *v) { return (double)v->connect_us / 1e6; }
+
+static void metrics_text(const struct core *core, const struct conn_counters *counters,
+                         struct http_page *page)
+{
+    FILE *out = open_memstream(&page->body, &page->body_bytes);
+
+    if (out == NULL) {
+        page->status = 500;
+        return;
+    }
+    job_metric(core, out, "muster_members", "gauge", "members of the current generation", world_of);
+    job_metric(core, out, "muster_generation", "gauge", "number of the generation", generation_of);
+    job_metric(core, out, "muster_recoveries_total", "counter", "regroups after a loss",
+               recoveries_of);
+    job_metric(core, out, "muster_step", "gauge", "updates applied", step_of);
+    job_metric(core, out, "muster_loss", "gauge", "loss of the last finished step", loss_of);
+    job_metric(core, out, "muster_samples_per_second", "gauge", "of rank 0", samples_of);
+    job_metric(core, out, "muster_last_detect_seconds", "gauge",
+               "last recovery: silence until it was noticed", detect_of);
+    job_metric(core, out, "muster_last_rendezvous_seconds", "gauge",
+               "last recovery: from the push to the next generation", rendezvous_of);
+    job_metric(core, out, "muster_last_connect_seconds", "gauge",
+               "last recovery: data plane connected", connect_of);
+    metric(out, "muster_connections", "gauge", "open connections");
+    (void)fprintf(out, "muster_connections %llu\n", (unsigned long long)counters->open);
+    metric(out, "muster_frames_received_total", "counter", "control frames read");
+    (void)fprintf(out, "muster_frames_received_total %llu\n",
+                  (unsigned long long)counters->frames_in);
+    metric(out, "muster_connections_refused_total", "counter", "closed for what they sent");
+    (void)fprintf(out, "muster_connections_refused_total %llu\n",
+                  (unsigned long long)counters->refused_frames);
+    (void)fclose(out);
+    page->status = page->body != NULL ? 200 : 500;
+    page->type = "text/plain; version=0.0.4";
+}
+
+void status_page(const struct core *core, const struct conn_counters *counters, const char *path,
+                 struct http_page *page)
+{
+    if (strcmp(path, "/v1/status") == 0) {
+        status_json(core, page);
+    } else if (strcmp(path, "/metrics") == 0) {
+        metrics_text(core, counters, page);
+    } else if (strcmp(path, "/healthz") == 0) {
+        page->body = strdup("ok\n");
+        page->body_bytes = page->body != NULL ? 3 : 0;
+        page->status = page->body != NULL ? 200 : 500;
+        page->type = "text/plain";
+    }
+}
