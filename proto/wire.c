@@ -403,3 +403,8 @@ enum wire_error wire_encode(struct wire_arena *arena, const struct wire_message 
     *frame_bytes = FRAME_HEADER_BYTES + body_bytes;
     return WIRE_OK;
 }
+
+const char *wire_library_version(void)
+{
+    return protobuf_c_version();
+}

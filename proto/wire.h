@@ -337,6 +337,7 @@ bool wire_id_zero(const wire_id *id);                   /* none */
 /* 32 hexadecimal digits and NUL. */
 void wire_id_text(const wire_id *id, char out[2 * WIRE_ID_BYTES + 1]);
 
+const char *wire_library_version(void);             /* protobuf-c's, for --version */
 const char *wire_error_text(enum wire_error error); /* the sentence */
 const char *wire_phase_name(enum wire_phase phase); /* "compute"; "?" when unknown */
 

@@ -246,3 +246,8 @@ void carrier_stop(struct carrier *carrier)
     (void)uv_thread_join(&carrier->thread);
     carrier_free(carrier);
 }
+
+const char *muster_carrier_version(void)
+{
+    return uv_version_string();
+}

@@ -296,6 +296,7 @@ enum muster_status muster_barrier(struct muster *session, const char *name, cons
 /* Ends the thread and frees everything. Without goodbye the others see a loss. Accepts NULL. */
 void muster_close(struct muster *session);
 
+const char *muster_carrier_version(void);                   /* libuv's, for --version */
 const char *muster_status_text(enum muster_status status);  /* the sentence */
 const char *muster_event_name(enum muster_event_type type); /* the word */
 

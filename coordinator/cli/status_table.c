@@ -1,0 +1,224 @@
+/* The status of jobs as lines of at most 100 columns.
+ *
+ *   mnist: running, generation 7, step 1234, world 3 (min 3, max 4)
+ *     loss 0.0312, 5210 samples/s
+ *     2 recoveries, last in ms: detect 1.2 push 0.3 ...
+ *     RANK  NODE                  HOST                      PID  STATE       STEP    SILENT  WAITS
+ * AT 0  node-a                node-a                   1234  running     1234     0.2 s
+ *
+ * A key that is not there is passed over: an older coordinator may be asked by a newer program.
+ */
+#include "cli/command.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { COLUMNS = 100, LINE_BYTES = 512 };
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "";
+}
+
+static double number_of(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static bool has(const json_t *object, const char *key)
+{
+    return json_is_number(json_object_get(object, key));
+}
+
+/* Bytes of the first `columns` characters; *seen = characters counted. */
+static size_t bytes_of_columns(const char *text, size_t columns, size_t *seen)
+{
+    size_t at = 0;
+
+    *seen = 0;
+    while (text[at] != '\0') {
+        bool begins = ((unsigned char)text[at] & 0xc0) != 0x80;
+
+        if (begins && *seen == columns)
+            break;
+        *seen += begins;
+        at++;
+    }
+    return at;
+}
+
+/* Text in so many columns: cut with '~' or filled up, then two blanks. */
+static void print_cell(FILE *out, const char *text, size_t columns, bool last)
+{
+    size_t seen = 0;
+    size_t bytes = bytes_of_columns(text, columns, &seen);
+
+    if (text[bytes] != '\0') {
+        bytes = bytes_of_columns(text, columns - 1, &seen);
+        (void)fprintf(out, "%.*s~", (int)bytes, text);
+        seen++;
+    } else {
+        (void)fprintf(out, "%s", text);
+    }
+    if (!last)
+        (void)fprintf(out, "%*s", (int)(columns - seen) + 2, "");
+}
+
+/* A line cut to the width of the terminal it is meant for. */
+static void print_line(FILE *out, const char *text)
+{
+    size_t seen = 0;
+    size_t bytes = bytes_of_columns(text, COLUMNS, &seen);
+
+    if (text[bytes] != '\0')
+        (void)fprintf(out, "%.*s~\n", (int)bytes_of_columns(text, COLUMNS - 1, &seen), text);
+    else
+        (void)fprintf(out, "%s\n", text);
+}
+
+static void print_number(FILE *out, const json_t *object, const char *key, int columns)
+{
+    if (has(object, key))
+        (void)fprintf(out, "%*.0f  ", columns, number_of(object, key));
+    else
+        (void)fprintf(out, "%*s  ", columns, "-");
+}
+
+static void print_rank(FILE *out, const json_t *member)
+{
+    const json_t *rank = json_object_get(member, "rank");
+
+    if (json_is_integer(rank) && json_integer_value(rank) >= 0 &&
+        json_integer_value(rank) < UINT32_MAX)
+        (void)fprintf(out, "  %4lld  ", (long long)json_integer_value(rank));
+    else
+        (void)fprintf(out, "  %4s  ", "-");
+}
+
+static void print_cells(FILE *out, const json_t *member)
+{
+    const char *waits_at = text_of(member, "waits_at");
+    char silent[32] = "-";
+
+    if (has(member, "silent_ms"))
+        (void)snprintf(silent, sizeof silent, "%.1f s", number_of(member, "silent_ms") / 1000);
+    print_rank(out, member);
+    print_cell(out, text_of(member, "node"), 16, false);
+    print_cell(out, text_of(member, "host"), 16, false);
+    print_number(out, member, "pid", 7);
+    print_cell(out, text_of(member, "state"), 11, false);
+    print_number(out, member, "step", 8);
+    (void)fprintf(out, "%8s%s", silent, waits_at[0] ? "  " : "");
+    print_cell(out, waits_at, 12, true);
+}
+
+/* Numbers may be wider than their column: the line is cut as a whole. */
+static void print_member(FILE *out, const json_t *member)
+{
+    char *line = NULL;
+    size_t bytes = 0;
+    FILE *cells = open_memstream(&line, &bytes);
+
+    if (!cells)
+        return;
+    print_cells(cells, member);
+    if (fclose(cells) == 0)
+        print_line(out, line);
+    free(line);
+}
+
+static void print_head(FILE *out, const json_t *job)
+{
+    char line[LINE_BYTES];
+    int done = snprintf(line, sizeof line, "%.64s: %s, generation %.0f, step %.0f, world %.0f",
+                        text_of(job, "name"), text_of(job, "state"), number_of(job, "generation"),
+                        number_of(job, "step"), number_of(job, "world"));
+
+    if (has(job, "min") && has(job, "max"))
+        (void)snprintf(line + done, sizeof line - (size_t)done, " (min %.0f, max %.0f)",
+                       number_of(job, "min"), number_of(job, "max"));
+    print_line(out, line);
+}
+
+/* Phase times of the last recovery, in milliseconds; a phase that took no time is left out. */
+static void print_recovery(FILE *out, const json_t *job)
+{
+    static const char *const phases[] = {"detect",  "push",  "rendezvous",
+                                         "connect", "state", "recompute"};
+    const json_t *times = json_object_get(job, "last_recovery");
+    char line[LINE_BYTES];
+    char key[32];
+    size_t done;
+
+    if (number_of(job, "recoveries") < 1)
+        return;
+    done = (size_t)snprintf(line, sizeof line,
+                            "  %.0f recover%s, last in ms:", number_of(job, "recoveries"),
+                            number_of(job, "recoveries") < 2 ? "y" : "ies");
+    for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {
+        (void)snprintf(key, sizeof key, "%s_us", phases[i]);
+        if (number_of(times ? times : job, key) > 0)
+            done += (size_t)snprintf(line + done, sizeof line - done, " %s %.1f", phases[i],
+                                     number_of(times ? times : job, key) / 1000);
+    }
+    print_line(out, line);
+}
+
+static void print_news(FILE *out, const json_t *job)
+{
+    char line[LINE_BYTES];
+
+    if (number_of(job, "samples_per_s") > 0) {
+        (void)snprintf(line, sizeof line, "  loss %.6g, %.0f samples/s", number_of(job, "loss"),
+                       number_of(job, "samples_per_s"));
+        print_line(out, line);
+    }
+    print_recovery(out, job);
+    if (text_of(job, "reason")[0]) {
+        (void)snprintf(line, sizeof line, "  %.400s", text_of(job, "reason"));
+        print_line(out, line);
+    }
+    if (number_of(job, "waiting_since_ms") > 0) {
+        (void)snprintf(line, sizeof line, "  waiting for %.1f s",
+                       number_of(job, "waiting_since_ms") / 1000);
+        print_line(out, line);
+    }
+    if (json_is_true(json_object_get(job, "store_failing")))
+        print_line(out, "  the store fails: nothing new can be formed");
+}
+
+static void print_members(FILE *out, const json_t *members)
+{
+    const json_t *member;
+    size_t index;
+
+    if (json_array_size(members) == 0)
+        return;
+    (void)fprintf(out, "  %4s  %-16s  %-16s  %7s  %-11s  %8s  %8s\n", "RANK", "NODE", "HOST", "PID",
+                  "STATE", "STEP", "SILENT");
+    json_array_foreach(members, index, member)
+    {
+        print_member(out, member);
+    }
+}
+
+size_t status_print(FILE *out, const json_t *status, const char *job_name)
+{
+    const json_t *job;
+    size_t index;
+    size_t printed = 0;
+
+    json_array_foreach(json_object_get(status, "jobs"), index, job)
+    {
+        if (job_name && strcmp(job_name, text_of(job, "name")) != 0)
+            continue;
+        if (printed++ > 0)
+            (void)fprintf(out, "\n");
+        print_head(out, job);
+        print_news(out, job);
+        print_members(out, json_object_get(job, "members"));
+    }
+    return printed;
+}
