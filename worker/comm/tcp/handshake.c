@@ -167,11 +167,13 @@ static void take_hello(struct tcp_link *link)
 {
     struct tcp_end *end = link->end;
     struct wire_hello hello;
-    if (input_bytes(link) < WIRE_HELLO_BYTES) {
+    const uint8_t *at = link->input + link->input_start;
+    bool whole = input_bytes(link) >= WIRE_HELLO_BYTES;
+    if (!wire_may_be_hello(at, input_bytes(link)) || (whole && !wire_get_hello(at, &hello))) {
+        tcp_link_failed(link, COMM_LOST_PROTOCOL, "it does not speak our protocol");
         return;
     }
-    if (!wire_get_hello(link->input + link->input_start, &hello)) {
-        tcp_link_failed(link, COMM_LOST_PROTOCOL, "it does not speak our protocol");
+    if (!whole) {
         return;
     }
     if (hello.number > end->number || (hello.number == end->number && !end->running)) {

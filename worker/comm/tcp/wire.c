@@ -78,6 +78,14 @@ void wire_put_hello(uint8_t out[WIRE_HELLO_BYTES], const struct wire_hello *hell
     put_bytes(&cursor, hello->challenge, WIRE_CHALLENGE_BYTES);
 }
 
+bool wire_may_be_hello(const uint8_t *in, size_t bytes)
+{
+    uint8_t magic[4];
+    struct cursor cursor = {magic};
+    put32(&cursor, MAGIC_HELLO);
+    return memcmp(in, magic, bytes < sizeof magic ? bytes : sizeof magic) == 0;
+}
+
 bool wire_get_hello(const uint8_t in[WIRE_HELLO_BYTES], struct wire_hello *hello)
 {
     struct reader reader = {in};

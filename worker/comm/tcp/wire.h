@@ -73,6 +73,9 @@ void wire_put_proof(uint8_t out[WIRE_PROOF_MESSAGE_BYTES], const uint8_t proof[W
 void wire_put_header(uint8_t out[WIRE_HEADER_BYTES], const struct comm_frame *frame);
 void wire_put_trailer(uint8_t out[WIRE_TRAILER_BYTES], bool aborted);
 
+/* false: what begins with these bytes is no HELLO, however it goes on. */
+bool wire_may_be_hello(const uint8_t *in, size_t bytes);
+
 /* false: the bytes are none of ours (magic, version, code). */
 bool wire_get_hello(const uint8_t in[WIRE_HELLO_BYTES], struct wire_hello *hello);
 bool wire_get_answer(const uint8_t in[WIRE_ANSWER_BYTES], struct wire_answer_message *answer);
