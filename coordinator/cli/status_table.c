@@ -180,9 +180,9 @@ static void print_news(FILE *out, const json_t *job)
         (void)snprintf(line, sizeof line, "  %.400s", text_of(job, "reason"));
         print_line(out, line);
     }
-    if (number_of(job, "waiting_since_ms") > 0) {
+    if (number_of(job, "waiting_ms") > 0) {
         (void)snprintf(line, sizeof line, "  waiting for %.1f s",
-                       number_of(job, "waiting_since_ms") / 1000);
+                       number_of(job, "waiting_ms") / 1000);
         print_line(out, line);
     }
     if (json_is_true(json_object_get(job, "store_failing")))

@@ -34,7 +34,7 @@ static const char two_jobs[] =
     "{\"rank\":null,\"node\":\"a-node-with-a-very-long-name\",\"host\":\"h\",\"pid\":5,"
     "\"state\":\"spare\",\"step\":1233,\"silent_ms\":12,\"waits_at\":\"epoch-end\"}]},"
     "{\"name\":\"idle\",\"state\":\"forming\",\"generation\":0,\"step\":0,\"world\":0,"
-    "\"waiting_since_ms\":4000,\"members\":[]}]}";
+    "\"waiting_ms\":4000,\"members\":[]}]}";
 
 static const char golden[] =
     "mnist: running, generation 7, step 1234, world 2 (min 2, max 4)\n"
