@@ -194,10 +194,16 @@ static void print_members(FILE *out, const json_t *members)
     const json_t *member;
     size_t index;
 
+    bool waits = false;
+
     if (json_array_size(members) == 0)
         return;
-    (void)fprintf(out, "  %4s  %-16s  %-16s  %7s  %-11s  %8s  %8s\n", "RANK", "NODE", "HOST", "PID",
-                  "STATE", "STEP", "SILENT");
+    json_array_foreach(members, index, member)
+    {
+        waits = waits || text_of(member, "waits_at")[0] != '\0';
+    }
+    (void)fprintf(out, "  %4s  %-16s  %-16s  %7s  %-11s  %8s  %8s%s\n", "RANK", "NODE", "HOST",
+                  "PID", "STATE", "STEP", "SILENT", waits ? "  WAITS AT" : "");
     json_array_foreach(members, index, member)
     {
         print_member(out, member);

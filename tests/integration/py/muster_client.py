@@ -138,10 +138,9 @@ class Participant:
                   + field(8, name) + field(9, name) + field(10, os.getpid())
                   + field(17, index + 1) + field(18, of) + field(20, "muster_client.py"))
         kind, body = read_frame(self.connection)
-        if kind == REFUSED:
-            raise refusal(body)
         if kind != WELCOME:
-            raise ProtocolError("no WELCOME but type %d" % kind)
+            self.connection.close()
+            raise refusal(body) if kind == REFUSED else ProtocolError("no WELCOME: %d" % kind)
         self.beat_s = body[3] / 1000
         self.beater = threading.Thread(target=self.beat, daemon=True)
         self.beater.start()
