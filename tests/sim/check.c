@@ -1,0 +1,360 @@
+/* The numbers in the comments are those of check.h. */
+#include "sim/check.h"
+
+#include "sim/panic.h"
+#include "sim/sim.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+void sim_check_init(struct sim *sim)
+{
+    struct sim_check *check = &sim->check;
+    *check = (struct sim_check){0};
+    check->chain = calloc(sim->setup.job.steps + 1, sizeof *check->chain);
+    check->generations = calloc(SIM_GENERATIONS_MAX, sizeof *check->generations);
+    SIM_REQUIRE(check->chain != NULL && check->generations != NULL);
+    if (sim->workers != NULL) {
+        toy_chain(&sim->setup.job, check->chain);
+    }
+}
+
+void sim_check_release(struct sim *sim)
+{
+    free(sim->check.chain);
+    free(sim->check.generations);
+    sim->check.chain = NULL;
+    sim->check.generations = NULL;
+}
+
+/* ---- generations ---------------------------------------------------------------------------- */
+
+static struct sim_generation *find(struct sim_check *check, uint64_t number, uint64_t nonce)
+{
+    for (uint32_t i = check->generation_count; i > 0; i--) {
+        struct sim_generation *g = &check->generations[i - 1];
+        if (g->number == number && g->nonce == nonce) {
+            return g;
+        }
+    }
+    return NULL;
+}
+
+static uint64_t list_hash(const struct wire_generation *told)
+{
+    uint64_t hash = told->members_count;
+    for (uint32_t i = 0; i < told->members_count; i++) {
+        uint64_t words[2];
+        memcpy(words, told->members[i].id.bytes, sizeof words);
+        hash = toy_mix(toy_mix(hash, words[0]), toy_mix(words[1], told->members[i].rank));
+    }
+    return hash;
+}
+
+static void check_ranks(struct sim *sim, const struct wire_message *message)
+{
+    const struct wire_generation *told = &message->generation;
+    for (uint32_t i = 0; i < told->members_count && !sim->ended; i++) {
+        if (told->members[i].rank != i) {
+            sim_fail(sim, "generation %" PRIu64 " has rank %u at place %u", message->header.generation,
+                     told->members[i].rank, i);
+        }
+        for (uint32_t j = 0; j < i && told->members_count <= 80; j++) {
+            if (wire_id_equal(&told->members[i].id, &told->members[j].id)) {
+                sim_fail(sim, "generation %" PRIu64 " has the same member at ranks %u and %u",
+                         message->header.generation, j, i);
+            }
+        }
+    }
+}
+
+/* 6: nobody starts again below a live member's version. One that has not frozen may be one step ahead. */
+static void check_start(struct sim *sim, const struct wire_message *message)
+{
+    for (uint32_t i = 0; sim->workers != NULL && i < sim->member_count; i++) {
+        if (sim->members[i].proc.alive && sim->workers[i].version > message->header.step + 1 &&
+            !sim->check.unprotected) {
+            sim_fail(sim,
+                     "generation %" PRIu64 " begins at step %" PRIu64 ", but worker %u lives and "
+                     "has applied %" PRIu64 " updates",
+                     message->header.generation, message->header.step, i, sim->workers[i].version);
+        }
+    }
+}
+
+static void check_new(struct sim *sim, const struct wire_message *message)
+{
+    struct sim_check *check = &sim->check;
+    if (message->header.generation <= check->number_max && !check->unprotected) {
+        sim_fail(sim, "generation %" PRIu64 " (nonce %016" PRIx64 ") is told after generation %" PRIu64,
+                 message->header.generation, message->header.nonce, check->number_max);
+    }
+    if (check->done_told && !check->unprotected) {
+        sim_fail(sim, "generation %" PRIu64 " is formed after the job was told to be done",
+                 message->header.generation);
+    }
+    SIM_REQUIRE(check->generation_count < SIM_GENERATIONS_MAX);
+    check->generations[check->generation_count++] = (struct sim_generation){
+        .number = message->header.generation,
+        .nonce = message->header.nonce,
+        .members = list_hash(&message->generation),
+        .step = message->header.step,
+        .plan = message->generation.mode == WIRE_MODE_PLAN};
+    if (message->header.generation > check->number_max) {
+        check->number_max = message->header.generation;
+    }
+    check_ranks(sim, message);
+    if (message->generation.mode == WIRE_MODE_FORMED) {
+        check_start(sim, message);
+    }
+}
+
+static void check_generation(struct sim *sim, const struct wire_message *message)
+{
+    struct sim_generation *g =
+        find(&sim->check, message->header.generation, message->header.nonce);
+    if (g == NULL) {
+        check_new(sim, message);
+    } else if (g->members != list_hash(&message->generation)) {
+        sim_fail(sim, "generation %" PRIu64 " is told with two lists of members: %016" PRIx64
+                      " and %016" PRIx64, message->header.generation, g->members,
+                 list_hash(&message->generation));
+    }
+}
+
+/* ---- the coordinator's side ----------------------------------------------------------------- */
+
+/* 8: every member that an OVER names, and that lives, and whose connection stands here. */
+static void check_over(struct sim *sim, const struct wire_message *message)
+{
+    uint64_t lease_us = (uint64_t)sim->coord.times.beat_ms * sim->coord.times.lost_beats * 1000;
+    sim->check.lost_told += message->over.lost_count;
+    if (strstr(message->over.reason, "silent") == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < message->over.lost_count; i++) {
+        uint32_t slot = sim_member_slot(sim, message->over.lost[i].bytes);
+        uint32_t conn = slot == SIM_NO_SLOT ? SIM_NO_CONN : sim->members[slot].conn;
+        if (conn == SIM_NO_CONN || !sim->net.conns[conn].open[SIM_END_COORD] ||
+            sim->members[slot].lost_checked == sim->net.conns[conn].opened_us) {
+            continue;
+        }
+        sim->members[slot].lost_checked = sim->net.conns[conn].opened_us;
+        uint64_t silent_us = sim->now_us - sim->net.conns[conn].heard_us;
+        if (silent_us + 1000 < lease_us && sim->coord_proc.skewed_us + lease_us < sim->now_us) {
+            sim_fail(sim,
+                     "worker %u is declared lost (%s), but its connection stands and it was heard "
+                     "%" PRIu64 " ms ago; its lease is %" PRIu64 " ms",
+                     slot, message->over.reason, silent_us / 1000, lease_us / 1000);
+        }
+    }
+}
+
+void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *message)
+{
+    (void)conn;
+    switch (message->header.type) {
+    case FRAME_GENERATION:
+        check_generation(sim, message);
+        break;
+    case FRAME_OVER:
+        check_over(sim, message);
+        break;
+    case FRAME_DONE:
+        sim->check.done_told = true;
+        break;
+    default:
+        break;
+    }
+}
+
+void sim_check_said(struct sim *sim, uint32_t conn, const struct wire_message *message)
+{
+    if (message->header.type == FRAME_HELLO) {
+        sim->members[sim->net.conns[conn].member].attached_to = sim->coord.births;
+    }
+}
+
+void sim_check_closed(struct sim *sim, uint32_t conn)
+{
+    (void)sim;
+    (void)conn;
+}
+
+void sim_check_log(struct sim *sim, const char *text)
+{
+    if (strstr(text, "has failed") != NULL) {
+        sim->check.job_failed = true;
+    }
+}
+
+/* ---- the workers' side ---------------------------------------------------------------------- */
+
+static void check_chain(struct sim *sim, uint32_t worker, uint64_t version, uint64_t hash,
+                        const char *how)
+{
+    if (version > sim->setup.job.steps || hash != sim->check.chain[version]) {
+        sim_fail(sim,
+                 "worker %u %s version %" PRIu64 " with parameters %016" PRIx64
+                 ", the undisturbed run has %016" PRIx64,
+                 worker, how, version, hash,
+                 version > sim->setup.job.steps ? 0 : sim->check.chain[version]);
+    }
+}
+
+void sim_check_loaded(struct sim *sim, uint32_t worker, const struct sim_checkpoint *checkpoint)
+{
+    if (checkpoint != NULL) {
+        check_chain(sim, worker, checkpoint->version, sim->workers[worker].hash, "loads");
+    }
+}
+
+/* 2 */
+void sim_check_sums(struct sim *sim, uint32_t worker, uint64_t step,
+                    const struct plan_mask *present)
+{
+    const struct sim_worker *w = &sim->workers[worker];
+    uint64_t all = 0;
+    for (uint32_t shard = 0; shard < sim->setup.job.shape.shards; shard++) {
+        all |= plan_mask_has(present, shard) ? UINT64_C(1) << shard : 0;
+    }
+    for (uint32_t cell = 0; cell < sim->setup.job.cells && !sim->ended; cell++) {
+        if (w->reduced_of[cell] != step + 1 || w->reduced_shards[cell] != all) {
+            sim_fail(sim,
+                     "worker %u: R of step %" PRIu64 " has in cell %u the shards %016" PRIx64
+                     " of step %" PRId64 ", not the shards %016" PRIx64,
+                     worker, step, cell, w->reduced_shards[cell],
+                     (int64_t)w->reduced_of[cell] - 1, all);
+        }
+    }
+}
+
+/* 5: `older` must not be ahead of what `newer` has begun with. */
+static void check_worlds(struct sim *sim, const struct sim_generation *older,
+                         const struct sim_generation *newer)
+{
+    bool apart = newer->plan ? older->last_done >= newer->first_done
+                             : older->last_done > newer->first_done;
+    if (older->trained && newer->trained && apart && !sim->check.unprotected) {
+        sim_fail(sim,
+                 "two worlds: generation %" PRIu64 " finished step %" PRIu64 ", and generation %" PRIu64
+                 "%s began with step %" PRIu64,
+                 older->number, older->last_done, newer->number, newer->plan ? " (a plan)" : "",
+                 newer->first_done);
+    }
+}
+
+void sim_check_exchanged(struct sim *sim, uint32_t worker, uint64_t step, uint64_t number)
+{
+    struct sim_check *check = &sim->check;
+    uint64_t nonce = sim->workers[worker].elastic.generation.nonce;
+    struct sim_generation *g = find(check, number, nonce);
+    if (g == NULL) {
+        sim_fail(sim, "worker %u finished step %" PRIu64 " in generation %" PRIu64
+                      ", which the coordinator never told", worker, step, number);
+        return;
+    }
+    if (g->trained && step <= g->last_done && step >= g->first_done) {
+        return;
+    }
+    g->first_done = g->trained && g->first_done < step ? g->first_done : step;
+    g->last_done = g->trained && g->last_done > step ? g->last_done : step;
+    g->trained = true;
+    for (uint32_t i = 0; i < check->generation_count && !sim->ended; i++) {
+        struct sim_generation *other = &check->generations[i];
+        if (other->number > number) {
+            check_worlds(sim, g, other);
+        } else if (other->number < number) {
+            check_worlds(sim, other, g);
+        }
+    }
+}
+
+/* 1 */
+void sim_check_applied(struct sim *sim, uint32_t worker, uint64_t step)
+{
+    struct sim_check *check = &sim->check;
+    check->steps++;
+    check->version_max = step + 1 > check->version_max ? step + 1 : check->version_max;
+    check->first_step_us = check->first_step_us == 0 ? sim->now_us : check->first_step_us;
+    if (!sim->workers[worker].corrupt) {
+        check_chain(sim, worker, step + 1, sim->workers[worker].hash, "applies an update and has");
+    }
+}
+
+void sim_check_copied(struct sim *sim, uint32_t worker, uint64_t version)
+{
+    check_chain(sim, worker, version, sim->workers[worker].hash, "has copied");
+}
+
+void sim_check_reported(struct sim *sim, uint32_t worker, uint64_t version)
+{
+    if (version != sim->workers[worker].version) {
+        sim_fail(sim, "worker %u reports version %" PRIu64 " and holds version %" PRIu64, worker,
+                 version, sim->workers[worker].version);
+    }
+}
+
+void sim_check_finished(struct sim *sim, uint32_t worker, uint64_t version)
+{
+    check_chain(sim, worker, version, sim->workers[worker].hash, "finishes with");
+    if (version != sim->setup.job.steps) {
+        sim_fail(sim, "worker %u says finished after %" PRIu64 " of %" PRIu64 " steps", worker,
+                 version, sim->setup.job.steps);
+    }
+}
+
+void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text)
+{
+    const struct sim_worker *w = &sim->workers[worker];
+    bool known = code == 0 || code == 69 || code == 75 ||
+                 (code == 77 && (sim->members[worker].impostor_of != 0 || sim->check.job_failed));
+    if (!known) {
+        sim_fail(sim, "worker %u exits %d: %s", worker, code, text);
+    }
+    if (code == 0 && w->version == sim->setup.job.steps) {
+        sim->check.finished++;
+    } else if (code == 0 && !sim->members[worker].stop_asked && !sim->check.done_told) {
+        sim_fail(sim, "worker %u exits 0 after %" PRIu64 " of %" PRIu64 " steps (%s)", worker,
+                 w->version, sim->setup.job.steps, text);
+    }
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static void job_words(struct sim *sim, struct core_job_view *view)
+{
+    *view = (struct core_job_view){.state = "no job", .reason = ""};
+    if (sim->coord.core != NULL) {
+        (void)core_view_job(sim->coord.core, 0, view);
+    }
+}
+
+/* 10 */
+void sim_check_end(struct sim *sim, struct sim_outcome *outcome)
+{
+    struct core_job_view view;
+    if (sim->ended && outcome->failed) {
+        return;
+    }
+    job_words(sim, &view);
+    if (sim->check.job_failed) {
+        outcome->excused = true;
+        (void)snprintf(outcome->excuse, sizeof outcome->excuse, "the restart budget was spent");
+        return;
+    }
+    for (uint32_t i = 0; i < sim->member_count; i++) {
+        if (sim->members[i].proc.alive) {
+            sim_fail(sim,
+                     "worker %u cannot finish: it is %s at version %" PRIu64 " of %" PRIu64
+                     "; the job is %s (%s)",
+                     i, elastic_state_word(sim->workers[i].elastic.state), sim->workers[i].version,
+                     sim->setup.job.steps, view.state, view.reason);
+            return;
+        }
+    }
+    if (sim->check.finished == 0) {
+        sim_fail(sim, "nobody finished the job; it is %s (%s)", view.state, view.reason);
+    }
+}

@@ -1,0 +1,81 @@
+/* The checkers: what must hold whatever fails, looked at from outside the code under test.
+ *
+ *  1. One chain per job: parameters after k updates are those of the undisturbed run, on every worker.
+ *  2. Every (step, shard) is exactly once in the sums that are applied.
+ *  3. A generation has one nonce and one list of members for everybody; ranks 0 .. n-1 once each.
+ *  4. Numbers of generations grow, over restarts of the coordinator too.
+ *  5. Two groups never both train: when a newer generation has finished a step, no older one finishes a later
+ *     step than that (a plan: not even the same).
+ *  6. Nobody starts again below a live member's version.
+ *  7. What was acknowledged stays: a job that was told to be done is never formed again.
+ *  8. No member is declared lost as silent whose connection stood and that was heard within its lease.
+ *  9. Barriers: whoever is told "released" had entered, and so had all others of its group; once.
+ * 10. Who can finish does, with the right bits and exit code (at the end of the liveness phase).
+ *
+ * With an empty or older store and members that cannot re-attach, 4 to 7 cannot be promised by anybody
+ * (coordinator/DESIGN.md says so); `unprotected` counts such moments, and 1 to 3 hold all the same. */
+#ifndef SIM_CHECK_H
+#define SIM_CHECK_H
+
+#include "comm/reduce_plan.h"
+#include "proto/wire.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SIM_GENERATIONS_MAX 4096u
+#define SIM_BARRIERS_MAX    64u
+
+struct sim;
+struct sim_checkpoint;
+struct sim_outcome;
+
+struct sim_generation {
+    uint64_t number, nonce;
+    uint64_t members;        /* hash of the list */
+    uint64_t step;           /* FORMED: where it begins */
+    bool plan;               /* told as a plan first */
+    bool trained;            /* somebody finished a step in it */
+    uint64_t first_done, last_done; /* steps finished in it */
+};
+
+struct sim_check {
+    uint64_t *chain;         /* owned; [steps + 1] */
+    struct sim_generation *generations; /* owned, in the order in which they were told first */
+    uint32_t generation_count;
+    uint64_t number_max;     /* told so far */
+    uint64_t version_max;    /* applied by anybody, ever */
+    uint64_t first_step_us;  /* when the first step was finished, 0 = none */
+    uint64_t steps;          /* updates applied, over all */
+    uint64_t barriers_passed; /* by puppets, over all */
+    bool done_told;
+    bool unprotected;        /* the store lies and members cannot say so: 4 to 7 are off */
+    uint32_t finished;       /* processes that exited 0 with all steps applied */
+    uint64_t lost_told;      /* losses announced */
+    bool job_failed;         /* the restart budget was spent */
+};
+
+void sim_check_init(struct sim *sim);
+void sim_check_release(struct sim *sim);
+
+/* The coordinator's side: a message leaves for a connection, has come, a connection ended, a log line. */
+void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *message);
+void sim_check_said(struct sim *sim, uint32_t conn, const struct wire_message *message);
+void sim_check_closed(struct sim *sim, uint32_t conn);
+void sim_check_log(struct sim *sim, const char *text);
+
+/* The workers' side. */
+void sim_check_loaded(struct sim *sim, uint32_t worker, const struct sim_checkpoint *checkpoint);
+void sim_check_sums(struct sim *sim, uint32_t worker, uint64_t step,
+                    const struct plan_mask *present);
+void sim_check_exchanged(struct sim *sim, uint32_t worker, uint64_t step, uint64_t number);
+void sim_check_applied(struct sim *sim, uint32_t worker, uint64_t step);
+void sim_check_copied(struct sim *sim, uint32_t worker, uint64_t version);
+void sim_check_reported(struct sim *sim, uint32_t worker, uint64_t version);
+void sim_check_finished(struct sim *sim, uint32_t worker, uint64_t version);
+void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text);
+
+/* The end of a seed: did everybody who can finish? */
+void sim_check_end(struct sim *sim, struct sim_outcome *outcome);
+
+#endif

@@ -1,0 +1,454 @@
+/* The exchange of a step over the simulated mesh, and copies of R and of the state.
+ *
+ * Which piece goes where and what is added when is said by train/exchange; here are its hands. Beside every
+ * value travels the set of shards in it, so that a checker can name the shard that is missing or doubled. */
+#include "sim/panic.h"
+#include "sim/sim.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ELEMENTS_PER_CELL PLAN_CHUNK_ALIGN
+
+static void carry_out(struct sim *sim, uint32_t worker, struct exchange_actions *actions);
+
+static void fault(struct sim *sim, uint32_t worker, uint32_t from, enum exchange_fault found,
+                  const char *what)
+{
+    if (found != EXCHANGE_FINE) {
+        sim_fail(sim, "worker %u gets a %s of worker %u: %s", worker, what, from,
+                 exchange_fault_text(found));
+    }
+}
+
+/* ---- cells ---------------------------------------------------------------------------------- */
+
+static uint32_t bucket_first(const struct sim *sim, uint32_t bucket)
+{
+    uint32_t first = 0;
+    for (uint32_t b = 0; b < bucket; b++) {
+        first += sim->setup.bucket_cells[b];
+    }
+    return first;
+}
+
+/* Cells of a chunk, counted over all buckets. */
+static void chunk_cells(const struct sim *sim, const struct sim_worker *w, uint32_t bucket,
+                        uint32_t chunk, uint32_t *first, uint32_t *count)
+{
+    uint64_t element, elements;
+    plan_chunk((uint64_t)sim->setup.bucket_cells[bucket] * ELEMENTS_PER_CELL,
+               w->exchange.config.world, chunk, &element, &elements);
+    *first = bucket_first(sim, bucket) + (uint32_t)(element / ELEMENTS_PER_CELL);
+    *count = (uint32_t)(elements / ELEMENTS_PER_CELL);
+}
+
+static uint64_t node_shards(const struct sim *sim, const struct sim_worker *w,
+                            const struct plan_node *node)
+{
+    uint64_t shards = 0;
+    for (uint32_t leaf = 0; leaf < (1u << node->level); leaf++) {
+        uint32_t shard = ((uint32_t)node->index << node->level) + leaf;
+        if (shard < sim->setup.job.shape.shards &&
+            plan_mask_has(&w->exchange.config.present, shard)) {
+            shards |= UINT64_C(1) << shard;
+        }
+    }
+    return shards;
+}
+
+static void node_values(const struct sim *sim, const struct sim_worker *w,
+                        const struct plan_node *node, uint32_t first, uint32_t count,
+                        uint64_t *values)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        values[i] = toy_node(w->shard_value, &w->exchange.config.present,
+                             sim->setup.job.shape.shards, node->level, node->index, first + i);
+    }
+}
+
+/* ---- sending -------------------------------------------------------------------------------- */
+
+static void send_to(struct sim *sim, uint32_t worker, uint32_t rank, const struct sim_frame *frame,
+                    const uint64_t *cells)
+{
+    uint32_t slot = sim->workers[worker].slots[rank];
+    if (slot != SIM_NO_SLOT) {
+        (void)sim_mesh_send(sim, worker, slot, frame, cells);
+    }
+}
+
+static void send_word(struct sim *sim, uint32_t worker)
+{
+    const struct exchange *x = &sim->workers[worker].exchange;
+    const struct exchange_word *mine = &x->word[x->config.me];
+    struct sim_frame frame = {.kind = SIM_FRAME_WORD, .step = sim->workers[worker].exchange_step,
+                              .value = {mine->plan, mine->hash}};
+    for (uint32_t rank = 0; rank < x->config.world; rank++) {
+        if (rank != x->config.me) {
+            send_to(sim, worker, rank, &frame, NULL);
+        }
+    }
+}
+
+static void send_pieces(struct sim *sim, uint32_t worker, uint32_t bucket, uint32_t n)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    const struct exchange *x = &w->exchange;
+    const struct plan_node *node = &x->nodes[n];
+    struct sim_frame frame = {.kind = SIM_FRAME_PIECE, .step = w->exchange_step,
+                              .bucket = (uint16_t)bucket, .level = node->level,
+                              .index = node->index, .shards = node_shards(sim, w, node)};
+    for (uint32_t rank = 0; rank < x->config.world; rank++) {
+        uint64_t values[TOY_CELLS_MAX];
+        uint32_t first, count;
+        chunk_cells(sim, w, bucket, rank, &first, &count);
+        if (rank == x->config.me || count == 0) {
+            continue;
+        }
+        node_values(sim, w, node, first, count, values);
+        frame.chunk = (uint16_t)rank;
+        frame.cell_first = (uint16_t)first;
+        frame.cell_count = (uint16_t)count;
+        send_to(sim, worker, rank, &frame, values);
+    }
+}
+
+static void send_result(struct sim *sim, uint32_t worker, uint32_t bucket)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    const struct exchange *x = &w->exchange;
+    uint32_t first, count;
+    chunk_cells(sim, w, bucket, x->config.me, &first, &count);
+    struct sim_frame frame = {.kind = SIM_FRAME_RESULT, .step = w->exchange_step,
+                              .bucket = (uint16_t)bucket, .chunk = (uint16_t)x->config.me,
+                              .cell_first = (uint16_t)first, .cell_count = (uint16_t)count,
+                              .shards = w->reduced_shards[first]};
+    for (uint32_t rank = 0; rank < x->config.world; rank++) {
+        if (rank != x->config.me) {
+            send_to(sim, worker, rank, &frame, &w->reduced[first]);
+        }
+    }
+}
+
+/* ---- adding --------------------------------------------------------------------------------- */
+
+static uint64_t run_program(const struct sim_worker *w, uint32_t cell)
+{
+    const struct exchange *x = &w->exchange;
+    const struct plan_program *program = &x->program;
+    uint64_t temps[PLAN_TEMPS_MAX];
+    uint64_t result = 0;
+    for (uint32_t i = 0; i < program->op_count; i++) {
+        const struct plan_op *op = &program->ops[i];
+        uint64_t a = op->a < x->node_count ? w->pieces[op->a][cell] : temps[op->a - x->node_count];
+        uint64_t value = a;
+        if (op->b != PLAN_COPY) {
+            uint64_t b =
+                op->b < x->node_count ? w->pieces[op->b][cell] : temps[op->b - x->node_count];
+            value = toy_add(a, b);
+        }
+        if (op->dst == PLAN_RESULT) {
+            result = value;
+        } else {
+            temps[op->dst - x->node_count] = value;
+        }
+    }
+    return result;
+}
+
+static uint64_t add_in_a_row(const struct sim_worker *w, uint32_t cell)
+{
+    uint64_t sum = w->pieces[0][cell];
+    for (uint32_t n = 1; n < w->exchange.node_count; n++) {
+        sum = toy_add(sum, w->pieces[n][cell]);
+    }
+    return sum;
+}
+
+static uint64_t all_shards(struct sim *sim, uint32_t worker, uint32_t bucket)
+{
+    const struct sim_worker *w = &sim->workers[worker];
+    uint64_t shards = 0;
+    for (uint32_t n = 0; n < w->exchange.node_count; n++) {
+        if ((shards & w->piece_shards[bucket][n]) != 0) {
+            sim_fail(sim, "worker %u adds shards %016" PRIx64 " of step %" PRIu64 " twice", worker,
+                     shards & w->piece_shards[bucket][n], w->exchange_step);
+        }
+        shards |= w->piece_shards[bucket][n];
+    }
+    return shards;
+}
+
+static void add(struct sim *sim, uint32_t worker, uint32_t bucket)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    struct exchange_actions actions = {.count = 0};
+    uint32_t first, count;
+    chunk_cells(sim, w, bucket, w->exchange.config.me, &first, &count);
+    uint64_t shards = all_shards(sim, worker, bucket);
+    for (uint32_t cell = first; cell < first + count; cell++) {
+        w->reduced[cell] = sim->options->bug == SIM_BUG_ADD_ORDER ? add_in_a_row(w, cell)
+                                                                  : run_program(w, cell);
+        w->reduced_of[cell] = w->exchange_step + 1;
+        w->reduced_shards[cell] = shards;
+    }
+    fault(sim, worker, worker, exchange_added(&w->exchange, bucket, &actions), "sum");
+    carry_out(sim, worker, &actions);
+}
+
+/* ---- the end of an exchange ----------------------------------------------------------------- */
+
+static void complete(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    w->exchanging = false;
+    if (w->exchange.config.bucket_count > 0) {
+        sim_check_sums(sim, worker, w->exchange_step, &w->exchange.config.present);
+    }
+    exchange_votes(&w->exchange, &w->votes);
+    sim_check_exchanged(sim, worker, w->exchange_step, w->exchange_number);
+    struct elastic_event event = {.type = ELASTIC_EXCHANGED,
+                                  .number = w->exchange_number,
+                                  .nonce = w->elastic.generation.nonce,
+                                  .step = w->exchange_step,
+                                  .plan_min = w->votes.plan_min,
+                                  .unanimous = w->votes.unanimous,
+                                  .majority = w->votes.majority,
+                                  .outvoted = w->votes.outvoted,
+                                  .outvoted_count = w->votes.outvoted_count};
+    sim_worker_feed(sim, worker, &event);
+}
+
+static void carry_out(struct sim *sim, uint32_t worker, struct exchange_actions *actions)
+{
+    for (uint32_t i = 0; i < actions->count && !sim->ended; i++) {
+        const struct exchange_action *action = &actions->list[i];
+        switch (action->type) {
+        case EXCHANGE_SEND_WORD:
+            send_word(sim, worker);
+            break;
+        case EXCHANGE_SEND_PIECES:
+            send_pieces(sim, worker, action->bucket, action->node);
+            break;
+        case EXCHANGE_ADD:
+            add(sim, worker, action->bucket);
+            break;
+        case EXCHANGE_SEND_RESULT:
+            send_result(sim, worker, action->bucket);
+            break;
+        case EXCHANGE_COMPLETE:
+            complete(sim, worker);
+            break;
+        }
+    }
+}
+
+/* ---- its beginning -------------------------------------------------------------------------- */
+
+/* All sums of the node are here: offers it in every bucket. */
+static void offer_node(struct sim *sim, uint32_t worker, uint32_t n)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    const struct plan_node *node = &w->exchange.nodes[n];
+    w->node_offered[n] = 1;
+    for (uint32_t b = 0; b < w->exchange.config.bucket_count && w->exchanging; b++) {
+        struct exchange_actions actions = {.count = 0};
+        uint32_t first, count;
+        chunk_cells(sim, w, b, w->exchange.config.me, &first, &count);
+        node_values(sim, w, node, first, count, &w->pieces[n][first]);
+        w->piece_shards[b][n] = node_shards(sim, w, node);
+        fault(sim, worker, worker, exchange_node_ready(&w->exchange, b, n, &actions), "node");
+        carry_out(sim, worker, &actions);
+    }
+}
+
+static bool node_is_here(const struct sim *sim, const struct sim_worker *w,
+                         const struct plan_node *node)
+{
+    uint64_t shards = node_shards(sim, w, node);
+    for (uint32_t shard = 0; shard < sim->setup.job.shape.shards; shard++) {
+        if ((shards >> shard & 1) != 0 && !plan_mask_has(&w->shard_have, shard)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void sim_sums_shard(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    if (!w->exchanging || w->exchange_step != w->shard_step ||
+        w->exchange.config.bucket_count == 0) {
+        return;
+    }
+    for (uint32_t n = 0; n < w->exchange.node_count && w->exchanging && !sim->ended; n++) {
+        const struct plan_node *node = &w->exchange.nodes[n];
+        if (node->owner == w->exchange.config.me && !w->node_offered[n] &&
+            node_is_here(sim, w, node)) {
+            offer_node(sim, worker, n);
+        }
+    }
+}
+
+static void replay_early(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    struct sim_early *list = w->early;
+    w->early = NULL;
+    w->early_last = NULL;
+    while (list != NULL) {
+        struct sim_early *early = list;
+        list = early->next;
+        if (!sim->ended) {
+            sim_sums_frame(sim, worker, early->from, &early->frame, early->cells);
+        }
+        free(early);
+    }
+}
+
+void sim_sums_begin(struct sim *sim, uint32_t worker, const struct elastic_action *action)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    struct exchange_actions actions = {.count = 0};
+    struct exchange_config config = {
+        .world = w->elastic.generation.world,
+        .me = w->elastic.rank,
+        .shards = sim->setup.job.shape.shards,
+        .owner = w->elastic.owner,
+        .bucket_count = action->words_only ? 0 : sim->setup.bucket_count,
+    };
+    if (action->words_only) {
+        plan_mask_set(&config.present, 0); /* a tree of something; nothing is added */
+    } else {
+        config.present = plan_present(&sim->setup.job.shape, action->step);
+    }
+    for (uint32_t b = 0; b < config.bucket_count; b++) {
+        config.bucket_elements[b] = (uint64_t)sim->setup.bucket_cells[b] * ELEMENTS_PER_CELL;
+    }
+    exchange_begin(&w->exchange, &config);
+    memset(w->node_offered, 0, sizeof w->node_offered);
+    w->exchanging = true;
+    w->exchange_step = action->step;
+    w->exchange_number = w->elastic.generation.number;
+    struct exchange_word word = {action->plan, action->hash};
+    exchange_start(&w->exchange, &word, &actions);
+    carry_out(sim, worker, &actions);
+    sim_sums_shard(sim, worker);
+    replay_early(sim, worker);
+}
+
+void sim_sums_stop(struct sim *sim, uint32_t worker)
+{
+    sim->workers[worker].exchanging = false;
+    sim_mesh_halt(sim, worker);
+}
+
+void sim_sums_forget(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    (void)sim;
+    while (w->early != NULL) {
+        struct sim_early *early = w->early;
+        w->early = early->next;
+        free(early);
+    }
+    w->early_last = NULL;
+}
+
+/* ---- what comes ----------------------------------------------------------------------------- */
+
+static void keep_early(struct sim *sim, uint32_t worker, uint32_t from,
+                       const struct sim_frame *frame, const uint64_t *cells)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    size_t bytes = frame->cell_count * sizeof cells[0];
+    struct sim_early *early = malloc(sizeof *early + bytes);
+    SIM_REQUIRE(early != NULL);
+    early->next = NULL;
+    early->from = from;
+    early->frame = *frame;
+    if (bytes > 0) {
+        memcpy(early->cells, cells, bytes);
+    }
+    if (w->early_last != NULL) {
+        w->early_last->next = early;
+    } else {
+        w->early = early;
+    }
+    w->early_last = early;
+}
+
+static void take_piece(struct sim *sim, uint32_t worker, uint32_t rank,
+                       const struct sim_frame *frame, const uint64_t *cells,
+                       struct exchange_actions *actions)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    uint32_t n = exchange_find_node(&w->exchange, frame->level, frame->index);
+    enum exchange_fault found =
+        exchange_piece_wanted(&w->exchange, rank, frame->bucket, frame->chunk, n);
+    if (found == EXCHANGE_FINE) {
+        memcpy(&w->pieces[n][frame->cell_first], cells, frame->cell_count * sizeof cells[0]);
+        w->piece_shards[frame->bucket][n] = frame->shards;
+        found = exchange_piece(&w->exchange, rank, frame->bucket, frame->chunk, n, actions);
+    }
+    fault(sim, worker, w->slots[rank], found, "piece");
+}
+
+static void take_result(struct sim *sim, uint32_t worker, uint32_t rank,
+                        const struct sim_frame *frame, const uint64_t *cells,
+                        struct exchange_actions *actions)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    enum exchange_fault found =
+        exchange_result_wanted(&w->exchange, rank, frame->bucket, frame->chunk);
+    if (found == EXCHANGE_FINE) {
+        for (uint32_t i = 0; i < frame->cell_count; i++) {
+            w->reduced[frame->cell_first + i] = cells[i];
+            w->reduced_of[frame->cell_first + i] = frame->step + 1;
+            w->reduced_shards[frame->cell_first + i] = frame->shards;
+        }
+        found = exchange_result(&w->exchange, rank, frame->bucket, frame->chunk, actions);
+    }
+    fault(sim, worker, w->slots[rank], found, "result");
+}
+
+static uint32_t rank_of(const struct sim_worker *w, uint32_t slot)
+{
+    for (uint32_t rank = 0; rank < w->elastic.generation.world; rank++) {
+        if (w->slots[rank] == slot) {
+            return rank;
+        }
+    }
+    return EXCHANGE_NO_RANK;
+}
+
+void sim_sums_frame(struct sim *sim, uint32_t worker, uint32_t from, const struct sim_frame *frame,
+                    const uint64_t *cells)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    struct exchange_actions actions = {.count = 0};
+    if (!w->exchanging || frame->step > w->exchange_step) {
+        if (frame->step >= w->version) {
+            keep_early(sim, worker, from, frame, cells);
+        }
+        return;
+    }
+    if (frame->step < w->exchange_step) {
+        return;
+    }
+    uint32_t rank = rank_of(w, from);
+    if (rank == EXCHANGE_NO_RANK) {
+        sim_fail(sim, "worker %u gets sums of worker %u, which has no rank in generation %" PRIu64,
+                 worker, from, w->elastic.generation.number);
+    } else if (frame->kind == SIM_FRAME_PIECE) {
+        take_piece(sim, worker, rank, frame, cells, &actions);
+    } else if (frame->kind == SIM_FRAME_RESULT) {
+        take_result(sim, worker, rank, frame, cells, &actions);
+    } else {
+        struct exchange_word word = {frame->value[0], frame->value[1]};
+        fault(sim, worker, from, exchange_word(&w->exchange, rank, &word, &actions), "word");
+    }
+    carry_out(sim, worker, &actions);
+}
