@@ -1,0 +1,365 @@
+/* Convolution by oneDNN's primitives, made once; ReLU and max-pool by pool.c. Between two convolutions values
+ * stay in the blocked layout (nChw8c or nChw16c); plain copies are made only where a linear layer or the
+ * caller looks at them. */
+#include "cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ARGS_MAX 6
+
+/* A primitive with its arguments. */
+struct job {
+    dnnl_primitive_t primitive;
+    dnnl_exec_arg_t args[ARGS_MAX];
+    int count;
+};
+
+/* A tensor: description and memory of our own. */
+struct tensor {
+    dnnl_memory_desc_t desc;
+    dnnl_memory_t memory;
+    float *data;
+};
+
+struct conv {
+    struct tensor src;        /* what the convolution reads */
+    struct tensor plain_in;   /* the caller's input, NCHW; also dinput as the caller sees it */
+    struct tensor weights, weights_back, weights_plain, bias;
+    struct tensor dst, pooled, pooled_plain;
+    struct tensor ddst, dpooled, dsrc, dweights, dweights_plain, dbias;
+    struct job load, load_back, read_in, forward, plain_out, from_plain, back_weights, back_data,
+        plain_weights, plain_din;
+    int32_t *winner;          /* of each pooled value */
+    bool reads_plain;         /* src is plain_in itself (one input channel) */
+    bool same_back;           /* forward and backward-data read the same weights */
+};
+
+/* Everything that making a layer needs; the first failure is kept. */
+struct maker {
+    struct device_layer *layer;
+    struct conv *c;
+    dnnl_engine_t engine;
+    dnnl_status_t status;
+};
+
+static bool ok(struct maker *m, dnnl_status_t status)
+{
+    if (m->status == dnnl_success)
+        m->status = status;
+    return m->status == dnnl_success;
+}
+
+static void tensor_make(struct maker *m, struct tensor *t, const dnnl_memory_desc_t *desc)
+{
+    size_t bytes = (dnnl_memory_desc_get_size(desc) + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN;
+
+    if (m->status != dnnl_success)
+        return;
+    t->desc = *desc;
+    t->data = aligned_alloc(DEVICE_ALIGN, bytes > 0 ? bytes : DEVICE_ALIGN);
+    if (t->data == NULL) {
+        (void)ok(m, dnnl_out_of_memory);
+        return;
+    }
+    memset(t->data, 0, bytes);
+    (void)ok(m, dnnl_memory_create(&t->memory, desc, m->engine, t->data));
+}
+
+static void tensor_release(struct tensor *t)
+{
+    if (t->memory != NULL)
+        (void)dnnl_memory_destroy(t->memory);
+    free(t->data);
+}
+
+static dnnl_memory_desc_t describe(struct maker *m, const dnnl_dim_t *dims, int count,
+                                   dnnl_format_tag_t tag)
+{
+    dnnl_memory_desc_t desc;
+
+    memset(&desc, 0, sizeof desc);
+    (void)ok(m, dnnl_memory_desc_init_by_tag(&desc, count, dims, dnnl_f32, tag));
+    return desc;
+}
+
+static void job_arg(struct job *job, int name, dnnl_memory_t memory)
+{
+    job->args[job->count].arg = name;
+    job->args[job->count++].memory = memory;
+}
+
+static void job_run(struct device_layer *layer, const struct job *job)
+{
+    if (job->primitive != NULL)
+        (void)dnnl_primitive_execute(job->primitive, layer->stream->stream, job->count, job->args);
+}
+
+static void make_reorder(struct maker *m, struct job *job, struct tensor *from, struct tensor *to)
+{
+    dnnl_primitive_desc_t desc = NULL;
+
+    if (m->status == dnnl_success &&
+        ok(m, dnnl_reorder_primitive_desc_create(&desc, &from->desc, m->engine, &to->desc,
+                                                 m->engine, NULL)) &&
+        ok(m, dnnl_primitive_create(&job->primitive, desc))) {
+        job_arg(job, DNNL_ARG_FROM, from->memory);
+        job_arg(job, DNNL_ARG_TO, to->memory);
+    }
+    if (desc != NULL)
+        (void)dnnl_primitive_desc_destroy(desc);
+}
+
+/* ---- making --------------------------------------------------------------------------------- */
+
+static const dnnl_dims_t strides = {1, 1}, padding = {0, 0};
+
+static void make_forward(struct maker *m, dnnl_primitive_desc_t *hint, const dnnl_memory_desc_t *any)
+{
+    struct conv *c = m->c;
+    dnnl_convolution_desc_t desc;
+
+    if (!ok(m, dnnl_convolution_forward_desc_init(&desc, dnnl_forward_training,
+                                                  dnnl_convolution_direct, &c->src.desc, any,
+                                                  &c->bias.desc, &c->dst.desc, strides, padding,
+                                                  padding)) ||
+        !ok(m, dnnl_primitive_desc_create(hint, &desc, NULL, m->engine, NULL)))
+        return;
+    tensor_make(m, &c->weights, dnnl_primitive_desc_query_md(*hint, dnnl_query_weights_md, 0));
+    if (!ok(m, dnnl_primitive_create(&c->forward.primitive, *hint)))
+        return;
+    job_arg(&c->forward, DNNL_ARG_SRC, c->src.memory);
+    job_arg(&c->forward, DNNL_ARG_WEIGHTS, c->weights.memory);
+    job_arg(&c->forward, DNNL_ARG_BIAS, c->bias.memory);
+    job_arg(&c->forward, DNNL_ARG_DST, c->dst.memory);
+    make_reorder(m, &c->load, &c->weights_plain, &c->weights);
+}
+
+static void make_back_weights(struct maker *m, dnnl_primitive_desc_t hint,
+                              const dnnl_memory_desc_t *any)
+{
+    struct conv *c = m->c;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_convolution_desc_t op;
+
+    if (ok(m, dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct, &c->src.desc,
+                                                          any, &c->bias.desc, &c->ddst.desc,
+                                                          strides, padding, padding)) &&
+        ok(m, dnnl_primitive_desc_create(&desc, &op, NULL, m->engine, hint))) {
+        tensor_make(m, &c->dweights,
+                    dnnl_primitive_desc_query_md(desc, dnnl_query_diff_weights_md, 0));
+        if (ok(m, dnnl_primitive_create(&c->back_weights.primitive, desc))) {
+            job_arg(&c->back_weights, DNNL_ARG_SRC, c->src.memory);
+            job_arg(&c->back_weights, DNNL_ARG_DIFF_DST, c->ddst.memory);
+            job_arg(&c->back_weights, DNNL_ARG_DIFF_WEIGHTS, c->dweights.memory);
+            job_arg(&c->back_weights, DNNL_ARG_DIFF_BIAS, c->dbias.memory);
+        }
+        make_reorder(m, &c->plain_weights, &c->dweights, &c->dweights_plain);
+    }
+    if (desc != NULL)
+        (void)dnnl_primitive_desc_destroy(desc);
+}
+
+static void make_back_data(struct maker *m, dnnl_primitive_desc_t hint,
+                           const dnnl_memory_desc_t *any)
+{
+    struct conv *c = m->c;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_convolution_desc_t op;
+
+    if (ok(m, dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &c->dsrc.desc,
+                                                       any, &c->ddst.desc, strides, padding,
+                                                       padding)) &&
+        ok(m, dnnl_primitive_desc_create(&desc, &op, NULL, m->engine, hint))) {
+        tensor_make(m, &c->weights_back,
+                    dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0));
+        if (ok(m, dnnl_primitive_create(&c->back_data.primitive, desc))) {
+            job_arg(&c->back_data, DNNL_ARG_WEIGHTS, c->weights_back.memory);
+            job_arg(&c->back_data, DNNL_ARG_DIFF_DST, c->ddst.memory);
+            job_arg(&c->back_data, DNNL_ARG_DIFF_SRC, c->dsrc.memory);
+        }
+        make_reorder(m, &c->load_back, &c->weights_plain, &c->weights_back);
+    }
+    if (desc != NULL)
+        (void)dnnl_primitive_desc_destroy(desc);
+}
+
+static void make_tensors(struct maker *m)
+{
+    const struct device_layer_spec *s = &m->layer->spec;
+    dnnl_format_tag_t blocked = m->layer->stream->device->avx512 ? dnnl_nChw16c : dnnl_nChw8c;
+    dnnl_dim_t in[4] = {s->batch, s->channels_in, s->height, s->width};
+    dnnl_dim_t out[4] = {s->batch, s->channels_out, s->height - 2, s->width - 2};
+    dnnl_dim_t half[4] = {s->batch, s->channels_out, (s->height - 2) / 2, (s->width - 2) / 2};
+    dnnl_dim_t w[4] = {s->channels_out, s->channels_in, 3, 3}, b[1] = {s->channels_out};
+    struct conv *c = m->c;
+    dnnl_memory_desc_t d;
+
+#define MAKE(field, dims, n, tag) (d = describe(m, dims, n, tag), tensor_make(m, &c->field, &d))
+    MAKE(plain_in, in, 4, dnnl_nchw);
+    MAKE(src, in, 4, c->reads_plain ? dnnl_nchw : blocked);
+    MAKE(dsrc, in, 4, blocked);
+    MAKE(dst, out, 4, blocked);
+    MAKE(ddst, out, 4, blocked);
+    MAKE(pooled, half, 4, blocked);
+    MAKE(dpooled, half, 4, blocked);
+    MAKE(pooled_plain, half, 4, dnnl_nchw);
+    MAKE(weights_plain, w, 4, dnnl_oihw);
+    MAKE(dweights_plain, w, 4, dnnl_oihw);
+    MAKE(bias, b, 1, dnnl_x);
+    MAKE(dbias, b, 1, dnnl_x);
+#undef MAKE
+}
+
+enum device_status conv_new(struct device_layer *layer, struct device_error *error)
+{
+    const struct device_layer_spec *s = &layer->spec;
+    dnnl_dim_t w[4] = {s->channels_out, s->channels_in, 3, 3};
+    struct maker m = {layer, calloc(1, sizeof(struct conv)), layer->stream->device->engine,
+                      dnnl_success};
+    dnnl_primitive_desc_t hint = NULL;
+    dnnl_memory_desc_t any;
+
+    layer->conv = m.c;
+    if (m.c == NULL || s->height < 4 || s->width < 4) {
+        error->status = m.c == NULL ? DEVICE_MEMORY : DEVICE_SHAPE;
+        (void)snprintf(error->text, sizeof error->text, "a convolution of %ux%u pixels", s->height,
+                       s->width);
+        return error->status;
+    }
+    m.c->reads_plain = s->channels_in == 1;
+    make_tensors(&m);
+    any = describe(&m, w, 4, dnnl_format_tag_any);
+    make_forward(&m, &hint, &any);
+    make_back_weights(&m, hint, &any);
+    make_back_data(&m, hint, &any);
+    if (!m.c->reads_plain)
+        make_reorder(&m, &m.c->read_in, &m.c->plain_in, &m.c->src);
+    make_reorder(&m, &m.c->plain_out, &m.c->pooled, &m.c->pooled_plain);
+    make_reorder(&m, &m.c->from_plain, &m.c->pooled_plain, &m.c->dpooled);
+    make_reorder(&m, &m.c->plain_din, &m.c->dsrc, &m.c->plain_in);
+    m.c->winner = m.status == dnnl_success
+                      ? malloc(dnnl_memory_desc_get_size(&m.c->pooled.desc))
+                      : NULL;
+    if (hint != NULL)
+        (void)dnnl_primitive_desc_destroy(hint);
+    if (m.status == dnnl_success && m.c->winner != NULL)
+        return DEVICE_OK;
+    error->status = DEVICE_LIBRARY;
+    (void)snprintf(error->text, sizeof error->text, "oneDNN: status %d while a convolution was made",
+                   (int)m.status);
+    return DEVICE_LIBRARY;
+}
+
+void conv_free(struct conv *c)
+{
+    if (c == NULL)
+        return;
+    for (struct job *job = &c->load; job <= &c->plain_din; job++)
+        if (job->primitive != NULL)
+            (void)dnnl_primitive_destroy(job->primitive);
+    for (struct tensor *t = &c->src; t <= &c->dbias; t++)
+        tensor_release(t);
+    free(c->winner);
+    free(c);
+}
+
+/* ---- running -------------------------------------------------------------------------------- */
+
+static size_t weight_count(const struct device_layer *layer)
+{
+    return (size_t)layer->spec.channels_out * layer->spec.channels_in * 9;
+}
+
+void conv_load(struct device_layer *layer, const float *params)
+{
+    struct conv *c = layer->conv;
+
+    memcpy(c->weights_plain.data, params, weight_count(layer) * sizeof(float));
+    memcpy(c->bias.data, params + weight_count(layer), layer->spec.channels_out * sizeof(float));
+    job_run(layer, &c->load);
+    job_run(layer, &c->load_back);
+}
+
+/* Planes of one block of channels each. */
+static uint64_t planes_of(const struct device_layer *layer)
+{
+    uint32_t block = layer->stream->device->avx512 ? 16 : 8;
+
+    return (uint64_t)layer->spec.batch * ((layer->spec.channels_out + block - 1) / block);
+}
+
+static size_t input_bytes(const struct device_layer *layer)
+{
+    const struct device_layer_spec *s = &layer->spec;
+
+    return (size_t)s->batch * s->channels_in * s->height * s->width * sizeof(float);
+}
+
+void conv_forward(struct device_layer *layer, const float *input)
+{
+    uint32_t h = layer->spec.height - 2, w = layer->spec.width - 2;
+    struct conv *c = layer->conv;
+
+    if (layer->below == NULL) {
+        memcpy(c->reads_plain ? c->src.data : c->plain_in.data, input, input_bytes(layer));
+        job_run(layer, &c->read_in);
+    } else if (c->reads_plain) {
+        memcpy(c->src.data, conv_output(layer->below), input_bytes(layer));
+    } else {
+        memcpy(c->src.data, layer->below->conv->pooled.data,
+               dnnl_memory_desc_get_size(&c->src.desc));
+    }
+    job_run(layer, &c->forward);
+    if (layer->stream->device->avx512)
+        pool16_forward(c->dst.data, c->pooled.data, c->winner, planes_of(layer), h, w);
+    else
+        pool8_forward(c->dst.data, c->pooled.data, c->winner, planes_of(layer), h, w);
+}
+
+const float *conv_output(struct device_layer *layer)
+{
+    job_run(layer, &layer->conv->plain_out);
+    return layer->conv->pooled_plain.data;
+}
+
+/* The gradient of the pooled values, blocked. */
+static const float *pooled_gradient(struct device_layer *layer, const float *doutput)
+{
+    const struct device_layer_spec *s = &layer->spec;
+    size_t bytes = (size_t)s->batch * s->channels_out * ((s->height - 2) / 2) *
+                   ((s->width - 2) / 2) * sizeof(float);
+    struct conv *c = layer->conv;
+
+    if (layer->above != NULL && layer->above->conv != NULL)
+        return layer->above->conv->dsrc.data;
+    memcpy(c->pooled_plain.data,
+           layer->above != NULL ? linear_dinput(layer->above) : doutput, bytes);
+    job_run(layer, &c->from_plain);
+    return c->dpooled.data;
+}
+
+void conv_backward(struct device_layer *layer, const float *doutput, float *dparams, bool want_input)
+{
+    uint32_t h = layer->spec.height - 2, w = layer->spec.width - 2;
+    const float *dy = pooled_gradient(layer, doutput);
+    struct conv *c = layer->conv;
+
+    if (layer->stream->device->avx512)
+        pool16_backward(dy, c->winner, c->ddst.data, planes_of(layer), h, w);
+    else
+        pool8_backward(dy, c->winner, c->ddst.data, planes_of(layer), h, w);
+    job_run(layer, &c->back_weights);
+    job_run(layer, &c->plain_weights);
+    memcpy(dparams, c->dweights_plain.data, weight_count(layer) * sizeof(float));
+    memcpy(dparams + weight_count(layer), c->dbias.data, layer->spec.channels_out * sizeof(float));
+    if (want_input)
+        job_run(layer, &c->back_data);
+}
+
+const float *conv_dinput(struct device_layer *layer)
+{
+    job_run(layer, &layer->conv->plain_din);
+    return layer->conv->plain_in.data;
+}
