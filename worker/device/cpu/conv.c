@@ -189,10 +189,10 @@ static void make_tensors(struct maker *m)
 {
     const struct device_layer_spec *s = &m->layer->spec;
     dnnl_format_tag_t blocked = m->layer->stream->device->avx512 ? dnnl_nChw16c : dnnl_nChw8c;
-    dnnl_dim_t in[4] = {s->batch, s->channels_in, s->height, s->width};
-    dnnl_dim_t out[4] = {s->batch, s->channels_out, s->height - 2, s->width - 2};
-    dnnl_dim_t half[4] = {s->batch, s->channels_out, (s->height - 2) / 2, (s->width - 2) / 2};
-    dnnl_dim_t w[4] = {s->channels_out, s->channels_in, 3, 3}, b[1] = {s->channels_out};
+    dnnl_dims_t in = {s->batch, s->channels_in, s->height, s->width};
+    dnnl_dims_t out = {s->batch, s->channels_out, s->height - 2, s->width - 2};
+    dnnl_dims_t half = {s->batch, s->channels_out, (s->height - 2) / 2, (s->width - 2) / 2};
+    dnnl_dims_t w = {s->channels_out, s->channels_in, 3, 3}, b = {s->channels_out};
     struct conv *c = m->c;
     dnnl_memory_desc_t d;
 
@@ -215,7 +215,7 @@ static void make_tensors(struct maker *m)
 enum device_status conv_new(struct device_layer *layer, struct device_error *error)
 {
     const struct device_layer_spec *s = &layer->spec;
-    dnnl_dim_t w[4] = {s->channels_out, s->channels_in, 3, 3};
+    dnnl_dims_t w = {s->channels_out, s->channels_in, 3, 3};
     struct maker m = {layer, calloc(1, sizeof(struct conv)), layer->stream->device->engine,
                       dnnl_success};
     dnnl_primitive_desc_t hint = NULL;
