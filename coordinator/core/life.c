@@ -203,7 +203,8 @@ static uint64_t limit_us(const struct core *core, const struct job *job, enum co
     uint64_t usual = job->step_us * core->times.stalled_steps;
     uint64_t least = (uint64_t)core->times.stalled_ms * 1000;
 
-    if (phase != CORE_PHASE_COMPUTE)
+    /* Until its own steps have been timed, a step may take as long as a start. */
+    if (phase != CORE_PHASE_COMPUTE || job->step_us == 0)
         return (uint64_t)core->times.startup_ms * 1000;
     return usual > least ? usual : least;
 }
