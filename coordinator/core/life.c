@@ -301,6 +301,13 @@ static void tick_job(struct core *core, struct job *job)
     }
 }
 
+/* Since when something is awaited, the gap left out. What came after the gap, before this tick, is as it is:
+ * the shell reads before it judges. */
+static uint64_t shifted(const struct core *core, uint64_t since_us, uint64_t gap_us)
+{
+    return since_us + gap_us < core->now_us ? since_us + gap_us : core->now_us;
+}
+
 static void shift(struct core *core, uint64_t gap_us)
 {
     for (uint32_t i = 0; i < core->limits.members; i++) {
@@ -308,12 +315,12 @@ static void shift(struct core *core, uint64_t gap_us)
 
         if (m->state == MEMBER_FREE)
             continue;
-        m->seen_us += gap_us;
-        m->phase_us += gap_us;
+        m->seen_us = shifted(core, m->seen_us, gap_us);
+        m->phase_us = shifted(core, m->phase_us, gap_us);
         if (m->report_us != 0)
-            m->report_us += gap_us;
+            m->report_us = shifted(core, m->report_us, gap_us);
         if (m->accused_us != 0)
-            m->accused_us += gap_us;
+            m->accused_us = shifted(core, m->accused_us, gap_us);
         if (m->leave_us != 0)
             m->leave_us += gap_us;
     }
