@@ -19,17 +19,17 @@ enum encoding {
 
 /* A message that is being scanned. */
 struct level {
-    const struct lint_table *table;
+    const struct lint_table *table;   /* its rows */
     size_t end;                       /* offset in the body where it ends */
     uint16_t counts[LINT_FIELDS_MAX]; /* how often each field came */
 };
 
 struct scanner {
-    const uint8_t *body;
-    size_t position;
-    const char *field; /* name of the field that is read, for the fault */
-    uint32_t depth;    /* levels in use, >= 1 */
-    struct level levels[LINT_DEPTH_MAX];
+    const uint8_t *body;                 /* what is scanned */
+    size_t position;                     /* offset of the next byte */
+    const char *field;                   /* name of the field that is read, for the fault */
+    uint32_t depth;                      /* levels in use, >= 1 */
+    struct level levels[LINT_DEPTH_MAX]; /* [0] is the body itself */
 };
 
 /* Sequence length and code point of the character at text; 0 when it is not UTF-8 (RFC 3629). */

@@ -79,10 +79,10 @@ enum lint_error {
 
 /* Where it broke, for a log line: "Member.node at byte 118". */
 struct lint_fault {
-    enum lint_error error;
-    const char *message; /* name of the message; static */
-    const char *field;   /* name of the field; static; "?" for an unknown one */
-    size_t offset_bytes; /* in the body */
+    enum lint_error error; /* what is wrong */
+    const char *message;   /* name of the message; static */
+    const char *field;     /* name of the field; static; "?" for an unknown one */
+    size_t offset_bytes;   /* in the body */
 };
 
 /* LINT_OK, or the first thing wrong, told in *fault (which may be NULL). */

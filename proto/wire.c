@@ -64,9 +64,9 @@ static const ProtobufCMessageDescriptor *descriptor_of(uint8_t type)
 
 /* What the allocator of one unpack may still give out. */
 struct budget {
-    struct wire_arena *arena;
-    size_t end_bytes; /* arena->used_bytes may not grow beyond it */
-    bool spent;       /* a block was refused */
+    struct wire_arena *arena; /* where blocks come from */
+    size_t end_bytes;         /* arena->used_bytes may not grow beyond it */
+    bool spent;               /* a block was refused */
 };
 
 static void *budget_take(struct budget *budget, size_t bytes)

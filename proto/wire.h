@@ -46,7 +46,7 @@
 
 /* Random identity, secret, job uid or key. All zeros = none. */
 typedef struct wire_id {
-    uint8_t bytes[WIRE_ID_BYTES];
+    uint8_t bytes[WIRE_ID_BYTES]; /* all zeros = none */
 } wire_id;
 
 enum wire_kind { WIRE_KIND_WORKER = 1, WIRE_KIND_PARTICIPANT = 2 };
@@ -109,16 +109,16 @@ struct wire_member {
 };
 
 struct wire_hello {
-    uint32_t version_min;
-    uint32_t version_max;
-    const char *job; /* <= WIRE_NAME_BYTES */
-    wire_id member_id;
-    wire_id secret;
-    enum wire_kind kind;
-    enum wire_attach attach;
-    const char *node; /* <= WIRE_NAME_BYTES */
-    const char *host; /* <= WIRE_NAME_BYTES */
-    uint32_t pid;
+    uint32_t version_min;     /* oldest version it speaks */
+    uint32_t version_max;     /* newest version it speaks */
+    const char *job;          /* <= WIRE_NAME_BYTES */
+    wire_id member_id;        /* random per process */
+    wire_id secret;           /* proves later connections to be the same process */
+    enum wire_kind kind;      /* worker or participant */
+    enum wire_attach attach;  /* what it is: new, running or frozen */
+    const char *node;         /* <= WIRE_NAME_BYTES */
+    const char *host;         /* <= WIRE_NAME_BYTES */
+    uint32_t pid;             /* on its host */
     const char *data_address; /* <= WIRE_NAME_BYTES; ":PORT": where this connection comes from */
     uint32_t min;             /* 0 = no opinion */
     uint32_t max;             /* 0 = no opinion */
@@ -135,11 +135,11 @@ struct wire_hello {
 };
 
 struct wire_beat {
-    uint64_t seq;
-    enum wire_phase phase;
-    uint64_t phase_age_ms;
-    float loss;
-    float samples_per_s;
+    uint64_t seq;             /* its own count, from 1 */
+    enum wire_phase phase;    /* what it does in this step */
+    uint64_t phase_age_ms;    /* for how long */
+    float loss;               /* of the last finished step */
+    float samples_per_s;      /* of the whole job, as it sees it */
     uint64_t entered;         /* last collective entered, 0 = none */
     uint64_t left;            /* last collective left */
     const char *entered_what; /* <= WIRE_NAME_BYTES */
@@ -150,38 +150,38 @@ struct wire_report {
     uint64_t plan;        /* newest plan held, 0 = none */
     bool has_reduced;     /* holds the reduced gradient of its last step */
     const uint8_t *owned; /* as in wire_member */
-    uint32_t owned_bytes;
-    bool entered; /* false: a joiner before its first word */
+    uint32_t owned_bytes; /* <= WIRE_OWNED_BYTES */
+    bool entered;         /* false: a joiner before its first word */
 };
 
 struct wire_entered {
-    uint64_t connect_us;
-    uint64_t state_us;
-    uint64_t recompute_us;
+    uint64_t connect_us;   /* until connected to everybody */
+    uint64_t state_us;     /* until it had the state of the step */
+    uint64_t recompute_us; /* until lost sums were computed again */
 };
 
 struct wire_ready {
-    uint64_t params_hash;
+    uint64_t params_hash; /* of its parameters at the step of the header */
 };
 
 struct wire_peer_lost {
-    wire_id member_id;
-    enum wire_lost_why why;
-    const char *text; /* <= WIRE_REASON_BYTES */
+    wire_id member_id;      /* the peer */
+    enum wire_lost_why why; /* what was seen */
+    const char *text;       /* <= WIRE_REASON_BYTES */
 };
 
 struct wire_leave {
-    uint32_t drain_ms;
+    uint32_t drain_ms; /* after that it counts as lost */
 };
 
 struct wire_goodbye {
-    uint32_t exit_code;
-    const char *text; /* <= WIRE_REASON_BYTES */
+    uint32_t exit_code; /* what the process will exit with */
+    const char *text;   /* <= WIRE_REASON_BYTES */
 };
 
 struct wire_finished {
-    uint64_t params_hash;
-    double test_accuracy;
+    uint64_t params_hash; /* of the last parameters */
+    double test_accuracy; /* 0..1 */
 };
 
 struct wire_barrier_enter {
@@ -191,45 +191,45 @@ struct wire_barrier_enter {
 };
 
 struct wire_welcome {
-    uint32_t version;
-    wire_id job_uid;
-    uint32_t beat_ms;
-    uint32_t lease_ms;
-    uint32_t min; /* in force */
-    uint32_t max;
-    const char *note; /* <= WIRE_REASON_BYTES */
-    bool attached;    /* re-attached to its place in the header's generation */
+    uint32_t version;  /* chosen for this connection */
+    wire_id job_uid;   /* of the job, for ever */
+    uint32_t beat_ms;  /* send a BEAT so often */
+    uint32_t lease_ms; /* silence after which it is lost */
+    uint32_t min;      /* in force */
+    uint32_t max;      /* in force */
+    const char *note;  /* <= WIRE_REASON_BYTES */
+    bool attached;     /* re-attached to its place in the header's generation */
 };
 
 struct wire_refused {
-    enum wire_refusal why;
-    uint32_t exit_code;
-    const char *text; /* <= WIRE_SENTENCE_BYTES */
+    enum wire_refusal why; /* kind of refusal */
+    uint32_t exit_code;    /* what the process should exit with */
+    const char *text;      /* <= WIRE_SENTENCE_BYTES */
 };
 
 struct wire_waiting {
-    uint32_t have;
-    uint32_t min;
-    uint32_t max;
-    uint64_t since_ms;
-    const char *text; /* <= WIRE_SENTENCE_BYTES */
-    bool paused;
+    uint32_t have;     /* members that are there */
+    uint32_t min;      /* members needed */
+    uint32_t max;      /* members wanted */
+    uint64_t since_ms; /* how long the job has been waiting */
+    const char *text;  /* <= WIRE_SENTENCE_BYTES */
+    bool paused;       /* members that may live are missing */
 };
 
 struct wire_generation {
-    enum wire_mode mode;
-    wire_id key;
+    enum wire_mode mode;               /* enter now, enter by plan, or look on */
+    wire_id key;                       /* members prove with it that they belong */
     const struct wire_member *members; /* by rank */
     uint32_t members_count;            /* <= WIRE_MEMBERS_MAX */
     const char *reason;                /* <= WIRE_REASON_BYTES */
-    bool pause;
-    uint64_t detect_us;
-    uint64_t push_us;
-    uint64_t rendezvous_us;
+    bool pause;                        /* PLAN: save and freeze at the boundary */
+    uint64_t detect_us;                /* FORMED: from the silence to the verdict */
+    uint64_t push_us;                  /* FORMED: until everybody was told */
+    uint64_t rendezvous_us;            /* FORMED: until the new one was formed */
 };
 
 struct wire_over {
-    const wire_id *lost;
+    const wire_id *lost; /* who was lost */
     uint32_t lost_count; /* <= WIRE_MEMBERS_MAX */
     const char *reason;  /* <= WIRE_REASON_BYTES */
 };
@@ -243,19 +243,19 @@ struct wire_drain_request {
 };
 
 struct wire_done {
-    uint64_t params_hash;
-    const char *text; /* <= WIRE_REASON_BYTES */
+    uint64_t params_hash; /* of the last parameters */
+    const char *text;     /* <= WIRE_REASON_BYTES */
 };
 
 struct wire_barrier_result {
-    const char *name; /* <= WIRE_NAME_BYTES */
-    uint64_t seq;
-    enum wire_barrier_end end;
-    const char *text; /* <= WIRE_SENTENCE_BYTES */
+    const char *name;          /* <= WIRE_NAME_BYTES */
+    uint64_t seq;              /* the member's own count, as it sent it */
+    enum wire_barrier_end end; /* how it ended */
+    const char *text;          /* <= WIRE_SENTENCE_BYTES */
 };
 
 struct wire_beat_ack {
-    uint64_t seq;
+    uint64_t seq; /* of the beat that is answered */
 };
 
 /* Any message, with what its frame header says. body_bytes and version are set by encode and
@@ -290,8 +290,8 @@ struct wire_message {
 struct wire_arena {
     uint8_t *memory;       /* the caller's */
     size_t capacity_bytes; /* hard budget */
-    size_t used_bytes;
-    size_t peak_bytes; /* largest used_bytes since init */
+    size_t used_bytes;     /* given out since the last reset */
+    size_t peak_bytes;     /* largest used_bytes since init */
 };
 
 /* X(name, sentence) */

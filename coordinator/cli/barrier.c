@@ -8,15 +8,15 @@
 #include <stdlib.h>
 
 struct barrier_options {
-    const char *coordinator; /* HOST:PORT */
-    const char *job;
-    const char *name;  /* of the barrier */
-    const char *place; /* for people: where in the script */
-    const char *node;  /* NULL = the host's name */
-    uint64_t index;    /* --as */
-    uint64_t of;
-    uint64_t timeout_ms; /* 0 = none */
-    uint64_t connect_timeout_ms;
+    const char *coordinator;     /* HOST:PORT */
+    const char *job;             /* name of the job */
+    const char *name;            /* of the barrier */
+    const char *place;           /* for people: where in the script */
+    const char *node;            /* NULL = the host's name */
+    uint64_t index;              /* --as */
+    uint64_t of;                 /* size of the group */
+    uint64_t timeout_ms;         /* 0 = none */
+    uint64_t connect_timeout_ms; /* for an unreachable coordinator */
 };
 
 #define FIELD(name) offsetof(struct barrier_options, name)

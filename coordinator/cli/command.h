@@ -11,10 +11,10 @@
 #include <jansson.h>
 
 struct command {
-    const char *name;
+    const char *name;      /* after "muster" */
     const char *arguments; /* what follows the name in the list of commands; "" = options only */
     const char *summary;   /* one line */
-    int (*run)(int argc, char **argv);
+    int (*run)(int argc, char **argv); /* returns the exit code */
 };
 
 int command_status(int argc, char **argv);

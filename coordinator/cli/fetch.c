@@ -11,8 +11,8 @@ enum { BODY_MAX_BYTES = 64 << 20, CONNECT_TIMEOUT_MS = 5000, TIMEOUT_MS = 20000,
 
 /* A body that grows. */
 struct body {
-    char *text;
-    size_t bytes;
+    char *text;   /* ends with NUL; NULL = empty */
+    size_t bytes; /* without the NUL */
 };
 
 static size_t body_grow(char *data, size_t size, size_t count, void *context)

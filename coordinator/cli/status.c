@@ -6,7 +6,7 @@
 struct status_options {
     const char *http; /* ADDR:PORT */
     const char *job;  /* NULL = all */
-    bool json;
+    bool json;        /* as it is */
 };
 
 static const struct option_spec status_table[] = {

@@ -21,22 +21,22 @@
 enum { CARRIER_READ_BYTES = 65536 };
 
 struct link {
-    uv_tcp_t tcp;
-    uv_connect_t connect;
-    uv_shutdown_t shutdown;
-    struct carrier *carrier;
-    struct frame_parser parser;
-    uint8_t *body; /* memory lent to the parser */
+    uv_tcp_t tcp;               /* the socket */
+    uv_connect_t connect;       /* request under way */
+    uv_shutdown_t shutdown;     /* request after GOODBYE */
+    struct carrier *carrier;    /* whose it is */
+    struct frame_parser parser; /* of what comes in; holds the memory of a cut body */
+    uint8_t *body;              /* memory lent to the parser */
 };
 
 struct carrier {
-    struct muster *muster;
-    uv_thread_t thread;
-    uv_loop_t loop;
-    uv_async_t wake;   /* commands are waiting */
-    uv_timer_t timer;  /* session_wake_us() */
-    uv_timer_t linger; /* after GOODBYE */
-    struct session session;
+    struct muster *muster;          /* the object of the program */
+    uv_thread_t thread;             /* runs the loop */
+    uv_loop_t loop;                 /* owned by the thread */
+    uv_async_t wake;                /* commands are waiting */
+    uv_timer_t timer;               /* session_wake_us() */
+    uv_timer_t linger;              /* after GOODBYE */
+    struct session session;         /* owned by the thread */
     struct session_actions actions; /* of the step that is carried out */
     void *rosters;                  /* memory of the session */
     void *arena_memory;             /* of the two arenas */
@@ -50,8 +50,8 @@ struct carrier {
     struct addrinfo *addresses; /* of this attempt */
     struct addrinfo *next;      /* to be tried next */
     bool failed;                /* a CLOSED event is due */
-    char failure[WIRE_REASON_BYTES + 1];
-    uint8_t read_buffer[CARRIER_READ_BYTES];
+    char failure[WIRE_REASON_BYTES + 1];     /* why, for people */
+    uint8_t read_buffer[CARRIER_READ_BYTES]; /* of the one read at a time */
 };
 
 /* ---- carrier.c ---- */

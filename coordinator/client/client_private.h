@@ -46,17 +46,17 @@ static inline void client_copy_text(char *to, size_t room_bytes, const char *fro
 
 /* Something the program said, on its way to the session. Texts of the event point into it. */
 struct command {
-    struct command *next;
-    struct session_event event; /* now_us and random are filled in by the loop */
-    char text[WIRE_REASON_BYTES + 1];
-    char name[WIRE_NAME_BYTES + 1];
-    uint8_t owned[WIRE_OWNED_BYTES];
+    struct command *next;             /* younger one */
+    struct session_event event;       /* now_us and random are filled in by the loop */
+    char text[WIRE_REASON_BYTES + 1]; /* goodbye, peer_lost, place of a barrier */
+    char name[WIRE_NAME_BYTES + 1];   /* of a barrier */
+    uint8_t owned[WIRE_OWNED_BYTES];  /* of a report */
 };
 
 /* An event on its way to the program; what it points to lies behind it in the same block. */
 struct queued {
-    struct queued *next;
-    struct muster_event event;
+    struct queued *next;       /* younger one; first member, see muster_queue.c */
+    struct muster_event event; /* what the program gets */
 };
 
 /* News of the session as an event; NULL without memory. */
@@ -69,21 +69,21 @@ struct carrier; /* of the loop's thread */
 
 struct muster {
     /* Fixed by muster_open(). */
-    struct session_config config; /* points into the texts below */
-    struct client_address coordinator;
-    char job[WIRE_NAME_BYTES + 1];
-    char node[WIRE_NAME_BYTES + 1];
-    char host[WIRE_NAME_BYTES + 1];
-    char data_address[WIRE_NAME_BYTES + 1];
-    char program[WIRE_NAME_BYTES + 1];
-    char spec[WIRE_SPEC_BYTES + 1];
-    char fingerprint[WIRE_FINGERPRINT_BYTES + 1];
-    muster_wake_cb wake_cb; /* may be NULL */
-    void *wake_context;
-    struct carrier *carrier;
+    struct session_config config;                 /* points into the texts below */
+    struct client_address coordinator;            /* where to connect */
+    char job[WIRE_NAME_BYTES + 1];                /* of the options */
+    char node[WIRE_NAME_BYTES + 1];               /* of the options, or the host */
+    char host[WIRE_NAME_BYTES + 1];               /* name of this host */
+    char data_address[WIRE_NAME_BYTES + 1];       /* of the options */
+    char program[WIRE_NAME_BYTES + 1];            /* of the options */
+    char spec[WIRE_SPEC_BYTES + 1];               /* of the options */
+    char fingerprint[WIRE_FINGERPRINT_BYTES + 1]; /* of the options */
+    muster_wake_cb wake_cb;                       /* may be NULL */
+    void *wake_context;                           /* its argument */
+    struct carrier *carrier;                      /* the thread */
     int descriptor; /* eventfd, readable while `events` is not empty */
 
-    uv_mutex_t mutex;
+    uv_mutex_t mutex;  /* guards all below */
     uv_cond_t changed; /* an event was queued, or one of the flags below changed */
     /* Under the mutex: */
     struct command *commands;      /* first of those the loop did not take yet */
@@ -93,7 +93,7 @@ struct muster {
     struct queued *events;         /* first of those the program did not take yet */
     struct queued **events_end;    /* where the next one goes */
     struct queued *spare;          /* for ENDED when there is no memory */
-    uint32_t event_count;
+    uint32_t event_count;          /* length of the queue */
     bool admitted;                 /* UP was queued at least once */
     bool ended;                    /* ENDED was queued */
     bool quiet;                    /* ended, and the last connection is closed */

@@ -15,14 +15,14 @@ enum {
 };
 
 struct resolve {
-    uv_getaddrinfo_t request;
-    struct carrier *carrier;
-    uint64_t attempt;
+    uv_getaddrinfo_t request; /* of libuv */
+    struct carrier *carrier;  /* who asked */
+    uint64_t attempt;         /* void when the carrier is at a later one */
 };
 
 struct write {
-    uv_write_t request;
-    uint8_t bytes[];
+    uv_write_t request; /* of libuv */
+    uint8_t bytes[];    /* the frame */
 };
 
 /* ---- links ---- */

@@ -76,7 +76,7 @@ enum muster_status {
 };
 
 struct muster_error {
-    enum muster_status status;
+    enum muster_status status;    /* what kind of error */
     int exit_code;                /* what a program that gives up should exit with */
     char text[MUSTER_TEXT_BYTES]; /* a sentence for people */
 };
@@ -113,17 +113,17 @@ struct muster_options {
 };
 
 struct muster_member {
-    uint8_t id[MUSTER_ID_BYTES];
-    const char *node;
-    const char *host;
-    const char *data_address;
-    const uint8_t *owned; /* bit i of byte i/8: owned shard i in the generation that ended */
-    uint32_t owned_bytes;
-    uint32_t rank;
-    uint32_t local_rank;
-    uint32_t pid;
-    uint64_t applied; /* updates applied when it froze, or known from its checkpoint */
-    bool frozen;      /* member of the last generation, reported */
+    uint8_t id[MUSTER_ID_BYTES]; /* random per process */
+    const char *node;            /* identity of its host */
+    const char *host;            /* name of its host */
+    const char *data_address;    /* "HOST:PORT" of its data plane */
+    const uint8_t *owned;        /* bit i of byte i/8: owned shard i in the generation that ended */
+    uint32_t owned_bytes;        /* length of the mask */
+    uint32_t rank;               /* in the generation told */
+    uint32_t local_rank;         /* on its node */
+    uint32_t pid;                /* on its host */
+    uint64_t applied;            /* updates applied when it froze, or known from its checkpoint */
+    bool frozen;                 /* member of the last generation, reported */
 };
 
 /* X(name, word): the kinds of event */
@@ -156,36 +156,36 @@ enum muster_barrier_end {
 };
 
 struct muster_event {
-    enum muster_event_type type;
-    uint64_t generation; /* FORMED, PLAN, VIEW, OVER, DONE: its number */
-    uint64_t nonce;
+    enum muster_event_type type;         /* decides which of the fields below are set */
+    uint64_t generation;                 /* FORMED, PLAN, VIEW, OVER, DONE: its number */
+    uint64_t nonce;                      /* of that generation */
     uint64_t step;                       /* FORMED: updates applied when it begins */
     const char *text;                    /* reason or sentence; never NULL */
     const struct muster_member *members; /* FORMED, PLAN, VIEW: by rank */
-    uint32_t member_count;
+    uint32_t member_count;               /* length of members */
     uint32_t self;                /* FORMED, PLAN: own rank; MUSTER_NOBODY when not among them */
     uint8_t key[MUSTER_ID_BYTES]; /* FORMED, PLAN, VIEW: shared by the members */
     bool pause;                   /* PLAN: at the boundary all save and freeze */
     uint64_t detect_us, push_us, rendezvous_us; /* FORMED: phase times of the recovery */
     const uint8_t (*lost)[MUSTER_ID_BYTES];     /* OVER */
-    uint32_t lost_count;
-    uint32_t have, min, max;             /* WAITING (all), UP (min, max in force) */
-    uint64_t since_ms;                   /* WAITING */
-    bool paused;                         /* WAITING */
-    bool attached;                       /* UP: re-attached to its place */
-    uint8_t job_uid[MUSTER_ID_BYTES];    /* UP */
-    uint64_t params_hash;                /* DONE */
-    enum muster_barrier_end barrier_end; /* BARRIER */
-    uint64_t barrier_seq;                /* BARRIER */
-    enum muster_status status;           /* ENDED: MUSTER_OK after goodbye, else why */
+    uint32_t lost_count;                        /* length of lost */
+    uint32_t have, min, max;                    /* WAITING (all), UP (min, max in force) */
+    uint64_t since_ms;                          /* WAITING */
+    bool paused;                                /* WAITING */
+    bool attached;                              /* UP: re-attached to its place */
+    uint8_t job_uid[MUSTER_ID_BYTES];           /* UP */
+    uint64_t params_hash;                       /* DONE */
+    enum muster_barrier_end barrier_end;        /* BARRIER */
+    uint64_t barrier_seq;                       /* BARRIER */
+    enum muster_status status;                  /* ENDED: MUSTER_OK after goodbye, else why */
     uint32_t refusal; /* ENDED with MUSTER_ERROR_REFUSED: Refusal of messages.proto */
     int exit_code;    /* ENDED */
 };
 
 struct muster_position {
     uint64_t generation; /* number, 0 = in none */
-    uint64_t nonce;
-    uint64_t step; /* updates applied */
+    uint64_t nonce;      /* of that generation */
+    uint64_t step;       /* updates applied */
 };
 
 enum muster_phase {
@@ -200,10 +200,10 @@ enum muster_phase {
 };
 
 struct muster_progress {
-    enum muster_phase phase;
-    uint64_t applied; /* updates applied */
-    float loss;
-    float samples_per_s;
+    enum muster_phase phase;  /* what it does in this step */
+    uint64_t applied;         /* updates applied */
+    float loss;               /* of the last finished step */
+    float samples_per_s;      /* of the whole job */
     uint64_t entered;         /* last collective entered, 0 = none */
     uint64_t left;            /* last collective left */
     const char *entered_what; /* "all_reduce #118 bucket 2"; may be NULL */
@@ -213,8 +213,8 @@ struct muster_report {
     uint64_t plan;        /* newest plan held, 0 = none */
     bool has_reduced;     /* holds the reduced gradient of its last step */
     const uint8_t *owned; /* as in muster_member */
-    uint32_t owned_bytes;
-    bool entered; /* false: a joiner before its first word */
+    uint32_t owned_bytes; /* length of the mask, at most 128 */
+    bool entered;         /* false: a joiner before its first word */
 };
 
 struct muster_times {

@@ -45,19 +45,19 @@
 #define SESSION_NEVER_US    UINT64_MAX
 
 struct session_config {
-    const char *job;   /* 1..64 bytes of text */
-    wire_id member_id; /* random per process */
-    wire_id secret;    /* random per process */
-    wire_id job_uid;   /* zeros = unknown */
-    enum wire_kind kind;
-    const char *node; /* identity of the host */
-    const char *host; /* its name */
+    const char *job;     /* 1..64 bytes of text */
+    wire_id member_id;   /* random per process */
+    wire_id secret;      /* random per process */
+    wire_id job_uid;     /* zeros = unknown */
+    enum wire_kind kind; /* worker or participant */
+    const char *node;    /* identity of the host */
+    const char *host;    /* its name */
     const char
         *data_address;   /* of the data plane, ":PORT" = where the control connection comes from */
     const char *program; /* "muster-worker 0.1.0" */
     const char *spec;    /* "key=value\n" lines, sorted */
-    const char *fingerprint; /* the same form */
-    uint32_t pid;
+    const char *fingerprint;      /* the same form */
+    uint32_t pid;                 /* of this process */
     uint32_t min;                 /* 0 = no opinion */
     uint32_t max;                 /* 0 = no opinion */
     uint32_t rank_hint;           /* 1 + wished rank or, of a participant, its index; 0 = none */
@@ -68,7 +68,7 @@ struct session_config {
     uint32_t greeting_timeout_ms; /* for TCP connect and for the answer to HELLO, each */
     uint32_t silence_timeout_ms;  /* attached but not one frame for so long: connect anew */
     uint32_t backoff_base_ms;     /* full jitter: 0 .. min(cap, base * 2^n) */
-    uint32_t backoff_cap_ms;
+    uint32_t backoff_cap_ms;      /* the longest pause */
 };
 
 /* The defaults of the times above; the rest is zero or "". */
@@ -77,19 +77,19 @@ void session_config_init(struct session_config *config);
 /* Where a member stands when it says something. */
 struct session_position {
     uint64_t generation; /* number, 0 = in none */
-    uint64_t nonce;
-    uint64_t step; /* updates applied */
+    uint64_t nonce;      /* of that generation */
+    uint64_t step;       /* updates applied */
 };
 
 /* What the next beats tell. */
 struct session_status {
-    enum wire_phase phase;
-    uint64_t applied;
-    float loss;
-    float samples_per_s;
-    uint64_t entered; /* last collective entered */
-    uint64_t left;    /* last collective left */
-    char entered_what[WIRE_NAME_BYTES + 1];
+    enum wire_phase phase;                  /* what it does in this step */
+    uint64_t applied;                       /* updates applied */
+    float loss;                             /* of the last finished step */
+    float samples_per_s;                    /* of the whole job */
+    uint64_t entered;                       /* last collective entered */
+    uint64_t left;                          /* last collective left */
+    char entered_what[WIRE_NAME_BYTES + 1]; /* "all_reduce #118 bucket 2" */
 };
 
 enum session_event_type {
@@ -113,9 +113,9 @@ enum session_event_type {
 };
 
 struct session_event {
-    enum session_event_type type;
-    uint64_t now_us; /* monotonic; never goes back */
-    uint64_t random; /* fresh randomness, for the pause before connecting anew */
+    enum session_event_type type; /* decides which of the fields below are read */
+    uint64_t now_us;              /* monotonic; never goes back */
+    uint64_t random;              /* fresh randomness, for the pause before connecting anew */
     struct session_position
         position; /* REPORT, ENTERED, READY, PEER_LOST, LEAVE, FINISHED, GOODBYE */
     union {
@@ -159,7 +159,7 @@ enum session_end {
 };
 
 struct session_delivery {
-    enum session_news news;
+    enum session_news news;             /* decides which of the fields below are set */
     const struct wire_message *message; /* UP: WELCOME; MESSAGE: the message; else NULL */
     enum session_end end;               /* ENDED */
     enum wire_refusal refusal;          /* ENDED by SESSION_END_REFUSED */
@@ -168,7 +168,7 @@ struct session_delivery {
 };
 
 struct session_action {
-    enum session_action_type type;
+    enum session_action_type type; /* decides which of the two is set */
     union {
         struct wire_message message;      /* SEND */
         struct session_delivery delivery; /* DELIVER */
@@ -176,8 +176,8 @@ struct session_action {
 };
 
 struct session_actions {
-    uint32_t count;
-    struct session_action list[SESSION_ACTIONS_MAX];
+    uint32_t count;                                  /* actions of this step */
+    struct session_action list[SESSION_ACTIONS_MAX]; /* to be carried out in order */
 };
 
 enum session_state {
@@ -204,42 +204,43 @@ struct session_said {
     bool has_finished; /* until DONE or OVER */
     bool has_barrier;  /* until its result */
     bool has_goodbye;  /* until it could be said */
-    struct session_position entered_at, report_at, ready_at, leave_at, finished_at, goodbye_at;
-    struct wire_entered entered;
-    struct wire_report report;
-    struct wire_ready ready;
-    struct wire_leave leave;
-    struct wire_finished finished;
-    struct wire_barrier_enter barrier;
-    struct wire_goodbye goodbye;
-    struct wire_peer_lost lost[SESSION_LOST_MAX]; /* until OVER or another generation */
-    struct session_position lost_at[SESSION_LOST_MAX];
+    struct session_position entered_at, report_at, ready_at, leave_at, finished_at,
+        goodbye_at;                                    /* where it stood when it said so */
+    struct wire_entered entered;                       /* as said */
+    struct wire_report report;                         /* as said; its mask is `owned` */
+    struct wire_ready ready;                           /* as said */
+    struct wire_leave leave;                           /* as said */
+    struct wire_finished finished;                     /* as said */
+    struct wire_barrier_enter barrier;                 /* as said; seq is the own count */
+    struct wire_goodbye goodbye;                       /* as said */
+    struct wire_peer_lost lost[SESSION_LOST_MAX];      /* until OVER or another generation */
+    struct session_position lost_at[SESSION_LOST_MAX]; /* where it stood */
     uint32_t lost_count; /* said so far; the newest SESSION_LOST_MAX are kept, as a ring */
     /* Copies of what the program's pointers pointed to. */
-    uint8_t owned[WIRE_OWNED_BYTES];
-    char barrier_name[WIRE_NAME_BYTES + 1];
-    char barrier_place[WIRE_PLACE_BYTES + 1];
-    char goodbye_text[WIRE_REASON_BYTES + 1];
-    char lost_text[SESSION_LOST_MAX][WIRE_REASON_BYTES + 1];
+    uint8_t owned[WIRE_OWNED_BYTES];                         /* of report */
+    char barrier_name[WIRE_NAME_BYTES + 1];                  /* of barrier */
+    char barrier_place[WIRE_PLACE_BYTES + 1];                /* of barrier */
+    char goodbye_text[WIRE_REASON_BYTES + 1];                /* of goodbye */
+    char lost_text[SESSION_LOST_MAX][WIRE_REASON_BYTES + 1]; /* of lost */
 };
 
 struct session {
     const struct session_config *config; /* the caller's */
-    enum session_state state;
-    uint64_t now_us;      /* of the last event */
-    uint64_t random;      /* of the last event */
-    uint64_t started_us;  /* START */
-    uint64_t deadline_us; /* of CONNECTING and GREETING; end of RESTING */
-    uint64_t heard_us;    /* last frame from the coordinator */
-    uint32_t attempts;    /* connections that failed since the last WELCOME */
-    bool admitted;        /* was welcomed at least once */
-    wire_id job_uid;      /* from the config, then from WELCOME */
-    uint32_t beat_ms;     /* from WELCOME */
-    uint32_t lease_ms;    /* from WELCOME */
-    uint64_t beat_due_us; /* next beat */
-    uint64_t beat_seq;    /* beats sent */
-    uint32_t lag_ms;      /* how late the last beat was */
-    uint64_t barrier_seq; /* barriers entered */
+    enum session_state state;            /* see the diagram above */
+    uint64_t now_us;                     /* of the last event */
+    uint64_t random;                     /* of the last event */
+    uint64_t started_us;                 /* START */
+    uint64_t deadline_us;                /* of CONNECTING and GREETING; end of RESTING */
+    uint64_t heard_us;                   /* last frame from the coordinator */
+    uint32_t attempts;                   /* connections that failed since the last WELCOME */
+    bool admitted;                       /* was welcomed at least once */
+    wire_id job_uid;                     /* from the config, then from WELCOME */
+    uint32_t beat_ms;                    /* from WELCOME */
+    uint32_t lease_ms;                   /* from WELCOME */
+    uint64_t beat_due_us;                /* next beat */
+    uint64_t beat_seq;                   /* beats sent */
+    uint32_t lag_ms;                     /* how late the last beat was */
+    uint64_t barrier_seq;                /* barriers entered */
 
     struct session_position held;     /* generation it is in, 0 = none; step = updates applied */
     uint64_t largest;                 /* largest generation number seen */
@@ -252,9 +253,9 @@ struct session {
     struct session_roster rosters[2]; /* newest FORMED and PLAN */
     uint64_t dropped;                 /* stale or repeated messages that were dropped */
 
-    struct session_status status; /* what beats tell */
-    uint64_t phase_since_us;      /* since when it is in that phase of that step */
-    struct session_said said;
+    struct session_status status;        /* what beats tell */
+    uint64_t phase_since_us;             /* since when it is in that phase of that step */
+    struct session_said said;            /* what still stands */
     char failure[WIRE_REASON_BYTES + 1]; /* why the last connection failed */
     char text[WIRE_SENTENCE_BYTES + 1];  /* of DOWN and ENDED */
 };

@@ -214,7 +214,8 @@ static void send_goodbye(struct session *session, struct session_actions *action
 
 /* What to do with an event of the program. */
 struct say_rule {
-    bool (*keep)(struct session *session, const struct session_event *event);
+    bool (*keep)(struct session *session,
+                 const struct session_event *event); /* takes the event over */
     void (*send)(struct session *session, struct session_actions *actions); /* NULL: with beats */
 };
 
