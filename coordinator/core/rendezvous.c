@@ -24,7 +24,7 @@ static void count_member(struct census *c, const struct member *m)
 {
     switch (m->state) {
     case MEMBER_FROZEN:
-        c->survivors++;
+        c->survivors += !m->released; /* who may go fences, but does not train again */
         c->generation_frozen |= m->in_generation;
         c->plan_frozen |= m->in_plan;
         if (m->applied > c->survivors_step)
@@ -191,7 +191,7 @@ static uint32_t choose(struct core *core, struct job *job, uint32_t world, uint6
 
             if (round == 0) {
                 m->chosen = false;
-                fits = fits && m->state == MEMBER_FROZEN;
+                fits = fits && m->state == MEMBER_FROZEN && !m->released;
             } else {
                 fits = fits && m->state == MEMBER_WAITING && !m->chosen && !m->leaving &&
                        (round == 2 || (m->ready && m->applied == step));
