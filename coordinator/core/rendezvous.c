@@ -18,6 +18,7 @@ struct census {
     bool generation_frozen, plan_frozen;
     bool generation_missing, plan_missing;
     uint64_t survivors_step, waiting_step;
+    uint64_t released_step;   /* of those who may go and have not gone yet */
 };
 
 static void count_member(struct census *c, const struct member *m)
@@ -29,6 +30,8 @@ static void count_member(struct census *c, const struct member *m)
         c->plan_frozen |= m->in_plan;
         if (m->applied > c->survivors_step)
             c->survivors_step = m->applied;
+        if (m->released && m->applied > c->released_step)
+            c->released_step = m->applied;
         break;
     case MEMBER_RUNNING:
         c->owing++;
@@ -92,6 +95,9 @@ static uint32_t decide(const struct core *core, const struct job *job, const str
         return all < job->max ? all : job->max;
     }
     if (all < job->min)
+        return 0;
+    /* Nobody starts again below a member that lives, even if it is on its way out. */
+    if (c->survivors == 0 && c->released_step > c->waiting_step)
         return 0;
     /* A checkpoint proves that somebody trained before: their re-attachment is waited for. */
     if (c->survivors == 0 && job->number == 0 && c->waiting_step > 0 &&
@@ -206,6 +212,20 @@ static uint32_t choose(struct core *core, struct job *job, uint32_t world, uint6
 
 /* ---- plans ---------------------------------------------------------------------------------- */
 
+/* A spare that still catches up can take over from those who leave: a pause is put off while they have time. */
+static bool relief_comes(const struct core *core, const struct job *job)
+{
+    uint64_t reserve_us = (uint64_t)core->times.report_ms * 1000;
+    bool comes = false, late = false;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        comes |= m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 && !m->ready &&
+                 !m->leaving;
+        late |= m->leaving && m->leave_us != 0 && core->now_us + reserve_us > m->leave_us;
+    }
+    return comes && !late;
+}
+
 /* Joins and leaves that can be taken at the next boundary, all together. */
 static void try_plan(struct core *core, struct job *job)
 {
@@ -230,6 +250,8 @@ static void try_plan(struct core *core, struct job *job)
     if (leave == 0 && joiners == 0)
         return;
     pause = stay + joiners < job->min;
+    if (pause && relief_comes(core, job))
+        return;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         if (m->in_generation)
             m->chosen = !m->leaving || stay == 0;
