@@ -1,8 +1,7 @@
 /* Invariants of a parser:
- *   1. `have_bytes` counts header bytes while `need` is FRAME_NEED_HEADER (or a frame was just
- * done), and body bytes from FRAME_NEED_MEMORY on; it never exceeds the part it counts.
- *   2. A header was judged before its body_bytes is used: body_bytes <= the limit of state and
- * type.
+ *   1. `have_bytes` counts header bytes until the header is whole, and body bytes from
+ *      FRAME_NEED_MEMORY on; it never exceeds the part it counts.
+ *   2. A header is judged before its body_bytes is used: it is <= the limit of state and type.
  *   3. `memory` is only written below header.body_bytes, and only after frame_parser_give().
  *   4. After FRAME_BROKEN every feed returns FRAME_BROKEN and takes nothing.
  */

@@ -2,7 +2,7 @@
  *   1. The position only grows; every field costs at least one byte, so a body of n bytes takes at
  *      most n turns.
  *   2. `end` of a level is never beyond the end of the level around it; no byte at or after the end
- * of the innermost level is read as part of it.
+ *      of the innermost level is read as part of it.
  *   3. The stack holds at most LINT_DEPTH_MAX levels; there is no recursion over the input.
  * Wire format: https://protobuf.dev/programming-guides/encoding/
  */

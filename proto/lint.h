@@ -7,8 +7,8 @@
  *   - every field number is in the table of its message, with the wire type of the table (unknown
  *     fields are an error: what differs between versions is settled by the version number);
  *   - every singular field comes at most once, repeated ones at most `count_max` times;
- *   - every bytes field has between `bytes_min` and `bytes_max` bytes; one with a least length is
- * there;
+ *   - every bytes field has between `bytes_min` and `bytes_max` bytes, and is there if it must have
+ *     any;
  *   - text is UTF-8 without control characters (LINT_LINES: a line feed is allowed), so that names
  *     cannot be confused or break a log line;
  *   - varints are minimal and not larger than `value_max`; no groups; depth <= LINT_DEPTH_MAX;

@@ -2,7 +2,7 @@
  *
  * Invariants:
  *   1. protobuf-c sees only bytes that passed the lint, and gets memory only from the arena, at
- * most WIRE_AMPLIFICATION times the limit of the frame's type.
+ *      most WIRE_AMPLIFICATION times the limit of the frame's type.
  *   2. The allocator appends a zero byte to every block, so that the bytes fields of an unpacked
  *      message are text that ends with NUL (the lint refuses NUL inside text).
  *   3. Nothing that wire_encode() gives out would be refused by wire_decode().

@@ -11,9 +11,10 @@
  * Calling sequence:
  *
  *   struct wire_arena arena;                           one per thread is enough
- *   wire_arena_init(&arena, memory, WIRE_ARENA_BYTES); any part of it bounds what a message may
- * cost wire_arena_reset(&arena); error = wire_decode(&arena, &parser.header, parser.body, &message,
- * &fault); error = wire_encode(&arena, &message, &bytes, &length);      a whole frame, in the arena
+ *   wire_arena_init(&arena, memory, WIRE_ARENA_BYTES); less memory bounds a message further
+ *   wire_arena_reset(&arena);
+ *   error = wire_decode(&arena, &parser.header, parser.body, &message, &fault);
+ *   error = wire_encode(&arena, &message, &bytes, &length);     a whole frame, in the arena
  *
  * wire_decode() runs the lint first; nothing that it refuses reaches protobuf-c. wire_encode()
  * checks its own output with the same lint, so that what one side writes the other side accepts:

@@ -4,13 +4,13 @@
 
 #include <string.h>
 
-static bool copy_bytes(struct wire_arena *arena, const void *from, size_t bytes, const uint8_t **to)
+static bool copy_mask(struct wire_arena *arena, const uint8_t **mask, uint32_t bytes)
 {
     uint8_t *copy = bytes > 0 ? wire_arena_take(arena, bytes) : NULL;
 
     if (copy)
-        memcpy(copy, from, bytes);
-    *to = copy;
+        memcpy(copy, *mask, bytes);
+    *mask = copy;
     return copy || bytes == 0;
 }
 
@@ -35,7 +35,7 @@ static bool copy_text(struct wire_arena *arena, const char **text)
 #define COPY_SPEECH_128(field)  COPY_NAME(field)
 #define COPY_SPEECH_256(field)  COPY_NAME(field)
 #define COPY_SPEECH_512(field)  COPY_NAME(field)
-#define COPY_MASK(field)        ok = ok && copy_bytes(arena, to->field, to->field##_bytes, &to->field);
+#define COPY_MASK(field)        ok = ok && copy_mask(arena, &to->field, to->field##_bytes);
 #define COPY_ROSTER(field)      ok = ok && copy_roster(arena, &to->field, to->field##_count);
 #define COPY_IDENTITIES(field)  ok = ok && copy_ids(arena, &to->field, to->field##_count);
 #define COPY_FIELD(kind, field) COPY_##kind(field)

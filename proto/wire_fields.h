@@ -1,8 +1,9 @@
 /* The fields of every message, once: X(kind, name), in the order of messages.proto.
  *
  * Decode, encode and deep copy are expansions of these lists (wire.c, wire_copy.c). The names are
- * those of messages.proto and of the structs in wire.h. Kinds: PLAIN          a number or truth
- * value ENUMERATION    1 .. the largest value; the lint checked the upper end, 0 is refused
+ * those of messages.proto and of the structs in wire.h. Kinds:
+ *   PLAIN          a number or truth value
+ *   ENUMERATION    1 .. the largest value; the lint checked the upper end, 0 is refused
  *   IDENTITY       16 bytes, not all zeros
  *   UID            16 bytes, or none
  *   NAME           text that is refused when it breaks a rule

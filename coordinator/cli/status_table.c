@@ -3,8 +3,8 @@
  *   mnist: running, generation 7, step 1234, world 3 (min 3, max 4)
  *     loss 0.0312, 5210 samples/s
  *     2 recoveries, last in ms: detect 1.2 push 0.3 ...
- *     RANK  NODE                  HOST                      PID  STATE       STEP    SILENT  WAITS
- * AT 0  node-a                node-a                   1234  running     1234     0.2 s
+ *     RANK  NODE              HOST                  PID  STATE            STEP    SILENT  WAITS AT
+ *        0  node-a            node-a               1234  running          1234     0.2 s
  *
  * A key that is not there is passed over: an older coordinator may be asked by a newer program.
  */

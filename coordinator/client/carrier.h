@@ -2,16 +2,14 @@
  *
  * Invariants:
  *   1. Session, loop and links are touched by the loop's thread alone; the program's threads reach
- * it by the command queue and uv_async_send().
+ *      them by the command queue and uv_async_send().
  *   2. session_step() is never called while its actions are being carried out: what fails meanwhile
- * is kept in `failed` and becomes the next event.
- *   3. `link` is the connection the session knows, or NULL; what a link that is not `link` brings
- * is dropped. Every link is freed in its close callback, which is also where `links` is counted
- * down.
+ *      is kept in `failed` and becomes the next event.
+ *   3. `link` is the connection the session knows, or NULL; what another link brings is dropped.
+ *      Every link is freed in its close callback, which also counts `links` down.
  *   4. After GOODBYE the link is shut down for writing and read to its end, at most LINGER_MS: a
- * close with unread bytes would be a reset, and could overtake the goodbye.
- *   5. All signals are blocked in this thread, so SIGPIPE stays pending here for ever and harms
- * nobody.
+ *      close with unread bytes would be a reset, and could overtake the goodbye.
+ *   5. All signals are blocked in this thread: SIGPIPE stays pending here and harms nobody.
  */
 #ifndef CLIENT_CARRIER_H
 #define CLIENT_CARRIER_H

@@ -14,14 +14,19 @@
  *   options.coordinator = "127.0.0.1:7070";
  *   options.job = "demo";
  *   options.min = options.max = 2;
- *   if (muster_open(&options, &m, &error) != MUSTER_OK) { puts(error.text); exit(error.exit_code);
- * } while (!done && muster_next(m, -1, &event) == MUSTER_OK) { switch (event->type) { case
- * MUSTER_FORMED:          event->members, event->self: connect to the others, then
- *           muster_entered(m, &(struct muster_position){event->generation, event->nonce, step},
- * ..); break; case MUSTER_OVER:            somebody was lost: stop exchanging, then
- *           muster_report(m, &position, &report);          the next MUSTER_FORMED follows
+ *   if (muster_open(&options, &m, &error) != MUSTER_OK)
+ *       return error.exit_code;                          error.text is a sentence
+ *   while (!done && muster_next(m, -1, &event) == MUSTER_OK) {
+ *       switch (event->type) {
+ *       case MUSTER_FORMED:      event->members, event->self: connect to the others, then
+ *           position.generation = event->generation;
+ *           position.nonce = event->nonce;
+ *           muster_entered(m, &position, NULL);
  *           break;
- *       case MUSTER_ENDED:           refused or unreachable: event->exit_code, event->text
+ *       case MUSTER_OVER:        somebody was lost: stop exchanging, then
+ *           muster_report(m, &position, &report);        the next MUSTER_FORMED follows
+ *           break;
+ *       case MUSTER_ENDED:       refused or unreachable: event->exit_code, event->text
  *           done = true;
  *           break;
  *       ...
@@ -67,7 +72,7 @@ extern "C" {
     X(MUSTER_ERROR_SYSTEM, 69, "the system refused something that is needed")                      \
     X(MUSTER_ERROR_ENDED, 75, "the session has ended")                                             \
     X(MUSTER_ERROR_BUSY, 64, "one barrier at a time")                                              \
-    X(MUSTER_ERROR_BARRIER, 75, "the barrier was not passed")
+    X(MUSTER_ERROR_BARRIER, 77, "the barrier was not passed")
 
 enum muster_status {
 #define MUSTER_STATUS_ENUM(name, exit_code, sentence) name,
@@ -89,14 +94,13 @@ enum muster_kind {
 typedef void (*muster_wake_cb)(void *context);
 
 struct muster_options {
-    const char *coordinator; /* "HOST:PORT", "[IPV6]:PORT"; a name may have several addresses */
-    const char *job;         /* 1..64 bytes */
-    enum muster_kind kind;   /* default MUSTER_WORKER */
-    const char *node;        /* identity of the host; NULL = its name */
-    const char *
-        data_address; /* where other members reach this one; ":PORT" = as the coordinator sees it */
-    const char *program; /* "my-program 1.0" */
-    const char *spec;    /* what defines the result: "key=value\n" lines, sorted; equal on all */
+    const char *coordinator;  /* "HOST:PORT", "[IPV6]:PORT"; a name may have several addresses */
+    const char *job;          /* 1..64 bytes */
+    enum muster_kind kind;    /* default MUSTER_WORKER */
+    const char *node;         /* identity of the host; NULL = its name */
+    const char *data_address; /* of the data plane; ":PORT" = at the address the coordinator sees */
+    const char *program;      /* "my-program 1.0" */
+    const char *spec; /* what defines the result: "key=value\n" lines, sorted; equal on all */
     const char *fingerprint; /* the same form: what else must be equal on all */
     uint32_t min;            /* members needed; 0 = no opinion. The first joiner's stand */
     uint32_t max;            /* members wanted; 0 = no opinion */

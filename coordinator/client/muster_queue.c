@@ -3,8 +3,8 @@
  * Invariants (all under the mutex):
  *   1. The descriptor is readable exactly while `events` is not empty.
  *   2. ENDED is queued once and is the last event; `spare` guarantees that there is room for it.
- *   3. A program that does not take its events costs at most EVENTS_MAX of them: of WAITING only
- * the newest is kept, and beyond the bound the session is ended.
+ *   3. A program that does not take its events costs at most EVENTS_MAX of them: of several WAITING
+ *      in a row only the newest is kept, and beyond the bound the session is ended.
  *   4. `barrier_open` is true from muster_barrier_enter() until its result, or ENDED, is queued.
  */
 #include "client_private.h"

@@ -2,14 +2,13 @@
  *
  * Invariants:
  *   1. At most one connection: SESSION_CONNECT is asked for only in IDLE and RESTING, and whoever
- * leaves CONNECTING, GREETING or ATTACHED otherwise than by CLOSED asks for SESSION_CLOSE.
+ *      leaves CONNECTING, GREETING or ATTACHED otherwise than by CLOSED asks for SESSION_CLOSE.
  *   2. HELLO is the first frame of every connection, and the only one before WELCOME.
  *   3. Once admitted, a session ends only by REFUSED, GOODBYE or STOP: never by time.
- *   4. A pause is drawn from 0 .. min(cap, base * 2^n) (full jitter: Brooker, "Exponential Backoff
- * And Jitter", 2015), so that a thousand members do not come back at the same moment.
+ *   4. A pause is drawn from 0 .. min(cap, base * 2^n), so that a thousand members do not come back
+ *      at the same moment (full jitter: Brooker, "Exponential Backoff And Jitter", 2015).
  *   5. A silent coordinator is not left at once: its process may be stopped, and the end of the
- *      connection would be the end of this member there. silence_timeout_ms is long for that
- * reason.
+ *      connection would be the end of this member there. So silence_timeout_ms is long.
  */
 #include "session_private.h"
 

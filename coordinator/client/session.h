@@ -1,7 +1,7 @@
 /* The member's side of the control protocol as a pure step machine.
  *
  * No I/O, clock, allocation or thread: an event with its time goes in, actions come out, and
- * session_wake_us() says when to come back at the latest. The carrier (libuv in client.c, virtual
+ * session_wake_us() says when to come back at the latest. The carrier (libuv in carrier.c, virtual
  * time in tests/sim) carries the actions out in order.
  *
  *            START                CONNECTED            WELCOME
@@ -14,13 +14,12 @@
  *
  * What the machine takes off the program's hands:
  *   - a beat every beat_ms, as long as it is attached, with the last status it was told;
- *   - re-attaching for ever once it was admitted (a coordinator that is away does not stop
- * training): HELLO says JOIN, RUNNING (with the roster) or FROZEN, and after WELCOME everything
- * that still stands is said again: entered, report, ready, peers lost, leave, finished, the barrier
- * waited at;
+ *   - re-attaching for ever once it was admitted (a coordinator that is away stops no training):
+ *     HELLO says JOIN, RUNNING (with the roster) or FROZEN, and after WELCOME everything that still
+ *     stands is said again: entered, report, ready, peers lost, finished, leave, the barrier it
+ *     waits at;
  *   - fencing: FORMED, PLAN and VIEW with a number smaller than the largest seen, the same one told
- *     twice, and OVER of a generation before the newest FORMED are dropped (session.dropped
- * counts).
+ *     twice, and OVER of a generation before the newest FORMED are dropped (`dropped` counts).
  *
  * Whoever calls REPORT, ENTERED .. says it once, connected or not. GOODBYE without a connection is
  * said after the next WELCOME; who cannot wait for that sends STOP.

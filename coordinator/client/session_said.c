@@ -1,10 +1,9 @@
-/* What the program says: kept as long as it stands, sent now if attached, and again after a
- * WELCOME.
+/* What the program says: kept as long as it stands, sent now if attached, said again after WELCOME.
  *
  * Invariants:
  *   1. Nothing kept in `said` points outside the session.
- *   2. Nothing is kept of a generation that is over: the program did not see OVER yet, its word is
- * void.
+ *   2. Nothing new is kept of a generation that is over: a program that did not see OVER yet says
+ *      void words.
  */
 #include "session_private.h"
 

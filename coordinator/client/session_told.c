@@ -3,9 +3,9 @@
  * Invariants:
  *   1. `largest` never falls; `over` and `formed` never exceed it.
  *   2. FORMED, PLAN and VIEW are delivered only with a number > over and >= largest, and the same
- * number once per mode; a FORMED is always a number not seen before.
+ *      number once per mode; a FORMED is always a number not seen before.
  *   3. OVER is delivered only for a generation >= the newest FORMED that is not over yet. It ends
- * every number seen so far: the generation and all plans issued in it.
+ *      every number seen so far: the generation and all plans issued in it.
  *   4. The roster of the generation held is never overwritten while it is held.
  */
 #include "session_private.h"

@@ -86,9 +86,9 @@ static void limits_by_state_and_type(void **state)
         enum frame_state allowed;
         uint32_t limit;
     } rows[] = {
-#define ALLOWED_MEMBER(type)             ((type) == FRAME_HELLO ? FRAME_STATE_STRANGER : FRAME_STATE_MEMBER)
-#define ALLOWED_COORDINATOR(type)        FRAME_STATE_COORDINATOR
-#define ROW(name, number, sender, limit) {number, ALLOWED_##sender(number), limit},
+#define BY_MEMBER(type)                  ((type) == FRAME_HELLO ? FRAME_STATE_STRANGER : FRAME_STATE_MEMBER)
+#define BY_COORDINATOR(type)             FRAME_STATE_COORDINATOR
+#define ROW(name, number, sender, limit) {number, BY_##sender(number), limit},
         FRAME_TYPES(ROW)
 #undef ROW
     };
