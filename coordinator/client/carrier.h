@@ -46,7 +46,8 @@ struct carrier {
     uint32_t links;                 /* not freed yet */
     uint64_t attempt;           /* serial of the connection asked for; an older resolve is void */
     struct addrinfo *addresses; /* of this attempt */
-    struct addrinfo *next;      /* to be tried next */
+    uint32_t address_count;     /* how many */
+    uint32_t addresses_tried;   /* of them; the first one rotates with the attempts */
     bool failed;                /* a CLOSED event is due */
     char failure[WIRE_REASON_BYTES + 1];     /* why, for people */
     uint8_t read_buffer[CARRIER_READ_BYTES]; /* of the one read at a time */

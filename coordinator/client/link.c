@@ -177,7 +177,29 @@ static void free_addresses(struct carrier *carrier)
     if (carrier->addresses)
         uv_freeaddrinfo(carrier->addresses);
     carrier->addresses = NULL;
-    carrier->next = NULL;
+    carrier->address_count = 0;
+}
+
+static void take_addresses(struct carrier *carrier, struct addrinfo *addresses)
+{
+    carrier->addresses = addresses;
+    carrier->addresses_tried = 0;
+    for (; addresses; addresses = addresses->ai_next)
+        carrier->address_count++;
+}
+
+/* An attempt that ran out of time at one address does not begin with the same one again. */
+static const struct addrinfo *next_address(struct carrier *carrier)
+{
+    const struct addrinfo *address = carrier->addresses;
+    uint32_t index;
+
+    if (carrier->addresses_tried == carrier->address_count)
+        return NULL;
+    index = (carrier->session.attempts + carrier->addresses_tried++) % carrier->address_count;
+    while (index-- > 0)
+        address = address->ai_next;
+    return address;
 }
 
 static void connected(uv_connect_t *request, int status)
@@ -207,12 +229,12 @@ static void connected(uv_connect_t *request, int status)
 /* Tries the addresses in turn; `failed` stays set from the last one when none is left. */
 static void try_next_address(struct carrier *carrier)
 {
-    while (carrier->next) {
-        struct addrinfo *address = carrier->next;
+    const struct addrinfo *address;
+
+    while ((address = next_address(carrier)) != NULL) {
         struct link *link = link_new(carrier);
         int error = UV_ENOMEM;
 
-        carrier->next = address->ai_next;
         if (link)
             error = uv_tcp_connect(&link->connect, &link->tcp, address->ai_addr, connected);
         if (error == 0) {
@@ -238,8 +260,7 @@ static void resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *add
         return;
     }
     if (status == 0) {
-        carrier->addresses = addresses;
-        carrier->next = addresses;
+        take_addresses(carrier, addresses);
         try_next_address(carrier);
     } else {
         carrier_fail(carrier, "finding the address of", uv_strerror(status));
@@ -253,12 +274,11 @@ static bool connect_number(struct carrier *carrier)
     static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
                                           .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
     const struct client_address *to = &carrier->muster->coordinator;
+    struct addrinfo *addresses = NULL;
 
-    if (getaddrinfo(to->host, to->port, &hints, &carrier->addresses) != 0) {
-        carrier->addresses = NULL;
+    if (getaddrinfo(to->host, to->port, &hints, &addresses) != 0)
         return false;
-    }
-    carrier->next = carrier->addresses;
+    take_addresses(carrier, addresses);
     try_next_address(carrier);
     return true;
 }

@@ -297,8 +297,14 @@ enum muster_status muster_barrier_enter(struct muster *session, const char *name
 enum muster_status muster_barrier(struct muster *session, const char *name, const char *place,
                                   int timeout_ms, struct muster_error *error);
 
-/* Ends the thread and frees everything. Without goodbye the others see a loss. Accepts NULL. */
+/* Ends the thread and frees everything. Without goodbye the others see a loss. Accepts NULL. It may
+ * have to wait for a name lookup that is under way. */
 void muster_close(struct muster *session);
+
+/* The address of this host from which the coordinator is reached, as a number without a port: where
+ * a data plane should listen by default. Looks the name up, sends nothing. */
+enum muster_status muster_local_address(const char *coordinator, char *address,
+                                        size_t address_bytes, struct muster_error *error);
 
 const char *muster_carrier_version(void);                   /* libuv's, for --version */
 const char *muster_status_text(enum muster_status status);  /* the sentence */

@@ -465,6 +465,28 @@ static void wrong_options_are_named(void **state)
     muster_event_free(NULL);
 }
 
+static void own_address_on_the_way(void **state)
+{
+    struct muster_error error;
+    char address[64];
+
+    (void)state;
+    assert_int_equal(muster_local_address("127.0.0.1:7070", address, sizeof address, &error),
+                     MUSTER_OK);
+    assert_string_equal(address, "127.0.0.1");
+    assert_int_equal(muster_local_address("[::1]:7070", address, sizeof address, &error),
+                     MUSTER_OK);
+    assert_string_equal(address, "::1");
+    assert_int_equal(muster_local_address("7070", address, sizeof address, &error),
+                     MUSTER_ERROR_USAGE);
+    assert_int_equal(
+        muster_local_address("no-such-host.invalid:1", address, sizeof address, &error),
+        MUSTER_ERROR_UNAVAILABLE);
+    assert_non_null(strstr(error.text, "no-such-host.invalid:1"));
+    assert_int_equal(muster_local_address("127.0.0.1:7070", address, 3, &error),
+                     MUSTER_ERROR_UNAVAILABLE);
+}
+
 static void *release_barrier(void *context)
 {
     struct fake *fake = context;
@@ -724,6 +746,7 @@ int main(void)
         cmocka_unit_test(name_without_an_address),
         cmocka_unit_test(speaks_ipv6_and_names),
         cmocka_unit_test(wrong_options_are_named),
+        cmocka_unit_test(own_address_on_the_way),
         cmocka_unit_test(barriers_block_and_explain),
         cmocka_unit_test(descriptor_follows_the_queue),
         cmocka_unit_test(events_that_nobody_takes_are_bounded),
