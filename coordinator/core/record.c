@@ -3,8 +3,9 @@
  *
  *   u32 magic "MJOB", u32 version, text name, id uid, text spec, text fingerprint, u32 min, u32 max,
  *   u32 state (0 running, 1 done, 2 failed), u64 number_max, u64 number, u64 nonce, u64 step,
- *   u64 plan number, u64 plan nonce, u64 hash, u32 members, then each member:
- *   id, digest, u32 flags (1 generation, 2 plan), u32 rank, u32 pid, text node, text host, text address;
+ *   u64 plan number, u64 plan nonce, u32 plan pauses, u64 hash, u32 members, then each member:
+ *   id, digest, u32 flags (1 generation, 2 plan), u32 rank, u32 rank in the plan, u32 pid, text node,
+ *   text host, text address;
  *   u64 checksum (FNV-1a of everything before). text = u32 length, bytes. */
 #include "core/internal.h"
 
@@ -66,10 +67,13 @@ static uint32_t flags_of(const struct member *m, enum pending what)
 
 static void put_member(struct writer *w, const struct member *m, uint32_t flags, bool form)
 {
+    uint32_t rank = form || m->rank == NOBODY ? m->rank_new : m->rank;
+
     put_bytes(w, m->id.byte, CORE_ID_BYTES);
     put_bytes(w, m->secret.byte, CORE_ID_BYTES);
     put_u32(w, flags);
-    put_u32(w, form || m->rank == NOBODY ? m->rank_new : m->rank);
+    put_u32(w, rank);
+    put_u32(w, (flags & 2) != 0 ? m->rank_new : rank);
     put_u32(w, m->pid);
     put_text(w, m->node);
     put_text(w, m->host);
@@ -97,6 +101,7 @@ size_t record_encode(struct core *core, const struct job *job, enum pending what
     put_u64(&w, form ? job->pending_step : job->step);
     put_u64(&w, plan ? job->pending_number : 0);
     put_u64(&w, plan ? job->pending_nonce : 0);
+    put_u32(&w, plan && job->pending_pause);
     put_u64(&w, job->hash);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         count += m->kind == CORE_WORKER && flags_of(m, what) != 0;
@@ -160,6 +165,7 @@ static void get_member(struct core *core, struct job *job, struct reader *r)
 {
     struct core_id id;
     struct member *m;
+    uint32_t flags;
 
     get_bytes(r, id.byte, sizeof id.byte);
     if (r->broken || core_id_zero(&id) || member_by_id(core, &id) != NULL ||
@@ -170,16 +176,18 @@ static void get_member(struct core *core, struct job *job, struct reader *r)
     m->kind = CORE_WORKER;
     m->state = MEMBER_RUNNING;
     get_bytes(r, m->secret.byte, sizeof m->secret.byte);
-    m->in_generation = get_u32(r) & 1;
-    m->in_plan = !m->in_generation; /* nobody is stored who is in neither */
-    m->rank = m->rank_new = get_u32(r);
+    flags = get_u32(r);
+    m->in_generation = (flags & 1) != 0;
+    m->in_plan = (flags & 2) != 0;
+    m->rank = get_u32(r);
+    m->rank_new = get_u32(r);
     m->pid = get_u32(r);
     get_text(r, m->node, sizeof m->node);
     get_text(r, m->host, sizeof m->host);
     get_text(r, m->address, sizeof m->address);
     m->entered = job->number;
     job->world += m->in_generation;
-    if (m->rank >= CORE_WORLD_MAX)
+    if (flags == 0 || flags > 3 || m->rank >= CORE_WORLD_MAX || m->rank_new >= CORE_WORLD_MAX)
         r->broken = true;
 }
 
@@ -199,6 +207,7 @@ static void get_job(struct core *core, struct job *job, struct reader *r)
     job->step = get_u64(r);
     job->plan_number = get_u64(r);
     job->plan_nonce = get_u64(r);
+    job->plan_pause = get_u32(r) != 0;
     job->hash = get_u64(r);
     count = get_u32(r);
     if (state > 2 || count > CORE_WORLD_MAX || job->max > CORE_WORLD_MAX || job->min > job->max)
