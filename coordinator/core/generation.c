@@ -35,13 +35,14 @@ static void begin_pending(struct core *core, struct job *job, enum pending what,
 
 void generation_form(struct core *core, struct job *job, uint32_t world, uint64_t step)
 {
-    (void)world;
+    job->pending_world = world;
     begin_pending(core, job, PENDING_FORM, step);
 }
 
 void generation_plan(struct core *core, struct job *job, uint32_t world, bool pause)
 {
     job_rank(core, job, world);
+    job->pending_world = world;
     job->pending_pause = pause;
     begin_pending(core, job, PENDING_PLAN, job->step);
 }
@@ -147,13 +148,17 @@ static void view_to_spares(struct core *core, struct job *job)
 
 /* ---- forming -------------------------------------------------------------------------------- */
 
-/* Everybody chosen must still be there: a loss while the store worked makes the choice void. */
+/* Everybody chosen must still be there: who went or was lost while the store worked makes the choice void. */
 static bool chosen_stand(const struct core *core, const struct job *job)
 {
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+    uint32_t chosen = 0;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         if (m->chosen && (m->conn == 0 || m->state == MEMBER_LOST || m->state == MEMBER_RUNNING))
             return false;
-    return true;
+        chosen += m->chosen;
+    }
+    return chosen == job->pending_world;
 }
 
 static void tell_formed(struct core *core, struct job *job)
@@ -225,20 +230,28 @@ static void stored_form(struct core *core, struct job *job)
 
 /* ---- plans ---------------------------------------------------------------------------------- */
 
+/* The same for a plan, whose members are running or ready to. */
+static bool plan_stands(const struct core *core, const struct job *job)
+{
+    uint32_t chosen = 0;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        if (m->chosen && (m->conn == 0 || (m->state == MEMBER_WAITING && !m->ready)))
+            return false;
+        chosen += m->chosen;
+    }
+    return chosen == job->pending_world && job->state == CORE_JOB_RUNNING && job->all_entered;
+}
+
 static void stored_plan(struct core *core, struct job *job)
 {
     uint32_t begin = core_list_begin(core);
     struct core_message *message;
 
-    if (job->state != CORE_JOB_RUNNING || !job->all_entered) {
+    if (!plan_stands(core, job)) {
         job_try(core, job);
         return;
     }
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
-        if (m->chosen && (m->conn == 0 || (m->state == MEMBER_WAITING && !m->ready))) {
-            job_try(core, job);
-            return;
-        }
     job->plan_number = job->pending_number;
     job->plan_nonce = job->pending_nonce;
     job->plan_key = job->pending_key;

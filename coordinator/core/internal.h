@@ -96,6 +96,7 @@ struct job {
     uint64_t pending_lsn, pending_number, pending_nonce, pending_step;
     struct core_id pending_key;
     bool pending_pause;
+    uint32_t pending_world;       /* members chosen for it */
     uint64_t retry_us;            /* a failed store is tried again then; 0 = none failed */
     /* times */
     uint64_t changed_us;          /* since when it is in its state */
