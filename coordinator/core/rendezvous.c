@@ -186,27 +186,30 @@ void job_rank(struct core *core, struct job *job, uint32_t world)
     }
 }
 
-/* Survivors first, then spares in step, then those who wait, in the order of their joining. */
+/* Survivors first, then spares in step, then whoever waits and stands at the step (somebody must have the
+ * state), then the others, in the order of their joining. */
+static bool fits(const struct member *m, int round, uint64_t step)
+{
+    if (m->kind != CORE_WORKER || m->conn == 0)
+        return false;
+    if (round == 0)
+        return m->state == MEMBER_FROZEN && !m->released;
+    return m->state == MEMBER_WAITING && !m->chosen && !m->leaving &&
+           (round == 3 || (m->applied == step && (m->ready || round == 2)));
+}
+
 static uint32_t choose(struct core *core, struct job *job, uint32_t world, uint64_t step)
 {
     uint32_t chosen = 0;
 
-    for (int round = 0; round < 3; round++)
-        for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-            bool fits = m->kind == CORE_WORKER && m->conn != 0;
-
-            if (round == 0) {
-                m->chosen = false;
-                fits = fits && m->state == MEMBER_FROZEN && !m->released;
-            } else {
-                fits = fits && m->state == MEMBER_WAITING && !m->chosen && !m->leaving &&
-                       (round == 2 || (m->ready && m->applied == step));
-            }
-            if (fits && chosen < world) {
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        m->chosen = false;
+    for (int round = 0; round < 4; round++)
+        for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+            if (chosen < world && fits(m, round, step)) {
                 m->chosen = true;
                 chosen++;
             }
-        }
     return chosen;
 }
 
