@@ -120,11 +120,8 @@ static void take_request(struct client *client, json_t *object)
                         &request);
 }
 
-static void take_line(struct client *client, size_t length)
+static void take_object(struct client *client, json_t *object)
 {
-    json_error_t why;
-    json_t *object = json_loadb(client->line, length, JSON_REJECT_DUPLICATES, &why);
-
     if (!json_is_object(object))
         client_write(client, false, "expected one JSON object in a line");
     else if (member(object, "command")[0] == '\0')
@@ -140,13 +137,16 @@ static void take_lines(struct client *client)
     while (client->open && !client->waiting) {
         char *end = memchr(client->line, '\n', client->length);
         size_t length;
+        json_t *object;
 
         if (end == NULL)
             break;
         length = (size_t)(end - client->line);
-        take_line(client, length);
+        object = json_loadb(client->line, length, JSON_REJECT_DUPLICATES, NULL);
+        /* The line is taken out before it is answered: an answer at once comes back here. */
         client->length -= length + 1;
         memmove(client->line, end + 1, client->length);
+        take_object(client, object);
     }
 }
 

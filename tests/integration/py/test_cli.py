@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""The program `muster` against the real coordinator, as a person or a script uses it.
+
+    test_cli.py FOLDER_OF_THE_PROGRAMS
+"""
+import json
+import os
+import subprocess
+import sys
+import time
+import unittest
+
+import muster_client as mc
+import test_protocol
+from test_protocol import Coordinator
+
+
+def muster(*words, **environment):
+    """(exit code, stdout, stderr) of one command."""
+    done = subprocess.run([os.path.join(test_protocol.BIN, "muster"), *words], timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env={**os.environ, **environment})
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+class CliTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.coordinator = Coordinator()
+        cls.state = os.path.join(cls.coordinator.folder.name, "state")
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.coordinator.stop()
+        if code != 0:
+            raise AssertionError("the coordinator ended with %d" % code)
+
+    def waiting_members(self, job, count, name, of):
+        """Participants that wait at a barrier which is not met."""
+        members = [mc.Participant(self.coordinator.tcp, job, i, of) for i in range(count)]
+        for member in members:
+            member.barriers += 1
+            member.send(mc.BARRIER_ENTER, mc.field(1, name) + mc.field(2, 1) + mc.field(3, "x:1"))
+        return members
+
+    def status(self):
+        code, out, _ = muster("status", "--json", "--http", self.coordinator.http)
+        self.assertEqual(code, 0)
+        return {job["name"]: job for job in json.loads(out)["jobs"]}
+
+    def until(self, holds):
+        for _ in range(200):
+            if holds():
+                return
+            time.sleep(0.05)
+        self.fail("it did not come to hold")
+
+    def test_status_shows_members(self):
+        members = self.waiting_members("shown", 2, "epoch-end", 3)
+        self.until(lambda: len(self.status().get("shown", {}).get("members", [])) == 2)
+        member = self.status()["shown"]["members"][0]
+        for key in ("rank", "node", "host", "pid", "state"):
+            self.assertIn(key, member)
+        code, out, _ = muster("status", MUSTER_HTTP=self.coordinator.http)
+        self.assertEqual(code, 0)
+        self.assertIn("shown: ", out)
+        self.assertIn(str(os.getpid()), out)
+        self.assertLessEqual(max(map(len, out.splitlines())), 100)
+        code, out, _ = muster("status", "--http", self.coordinator.http, "--job", "shown")
+        self.assertEqual((code, out.startswith("shown: ")), (0, True))
+        code, _, err = muster("status", "--http", self.coordinator.http, "--job", "absent")
+        self.assertEqual((code, "absent" in err), (69, True))
+        for each in members:
+            each.drop()
+
+    def test_why_names_who_waits(self):
+        members = self.waiting_members("stuck", 2, "epoch-end", 3)
+        self.until(lambda: len(self.status().get("stuck", {}).get("members", [])) == 2)
+        code, out, err = muster("why", "--state", self.state, "--job", "stuck")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("'epoch-end'", out)
+        self.assertIn("x:1", out)
+        for each in members:
+            each.drop()
+
+    def test_operator_is_told_why_not(self):
+        for command in ("drain", "forget"):
+            code, out, err = muster(command, "nobody-of-this-name", "--state", self.state)
+            self.assertEqual((code, out), (77, ""))
+            self.assertIn("nobody-of-this-name", err)
+            self.assertEqual(muster(command, "--state", self.state)[0], 64)
+
+    def test_without_a_coordinator(self):
+        for words, named in ((("status", "--http", "127.0.0.1:9"), "127.0.0.1:9"),
+                             (("why", "--state", "/nonexistent"), "/nonexistent/control.sock"),
+                             (("drain", "a", "--control", "/nonexistent"), "/nonexistent"),
+                             (("barrier", "--coordinator", "127.0.0.1:9", "--connect-timeout",
+                               "300ms", "--job", "j", "--name", "n", "--as", "0", "--of", "1"),
+                              "127.0.0.1:9")):
+            code, out, err = muster(*words)
+            self.assertEqual((code, out), (69, ""), words)
+            self.assertIn(named, err)
+            self.assertEqual(err.count("\n"), 1)
+
+    def test_wrong_usage_is_named(self):
+        for words, named in (((), "usage"), (("nonsense",), "nonsense"),
+                             (("status", "--nonsense"), "nonsense"), (("status", "word"), "word"),
+                             (("barrier",), "--job"),
+                             (("barrier", "--job", "j", "--name", "n", "--as", "2", "--of", "2"),
+                              "--as"),
+                             (("barrier", "--job", "j", "--name", "n", "--as", "x", "--of", "2"),
+                              "--as"),
+                             (("barrier", "--job", "j", "--name", "n" * 65, "--as", "0", "--of",
+                               "1", "--coordinator", self.coordinator.tcp), "--name"),
+                             (("barrier", "--job", "j", "--name", "n", "--as", "0", "--of", "1",
+                               "--coordinator", "nowhere"), "HOST:PORT")):
+            code, out, err = muster(*words)
+            self.assertEqual((code, out), (64, ""), words)
+            self.assertIn(named, err)
+
+    def test_help_and_version(self):
+        for words in (("--help",), ("status", "--help"), ("drain", "--help"), ("barrier", "--help")):
+            code, out, err = muster(*words)
+            self.assertEqual((code, err), (0, ""))
+            self.assertIn("usage: muster", out)
+        for words in (("--version",), ("version",), ("why", "--version")):
+            code, out, _ = muster(*words)
+            self.assertEqual(code, 0)
+            for library in ("muster ", "protobuf-c", "libuv", "libcurl", "jansson"):
+                self.assertIn(library, out)
+
+    def test_barrier_gives_up_in_time(self):
+        code, out, err = muster("barrier", "--coordinator", self.coordinator.tcp, "--job", "alone",
+                                "--name", "n", "--as", "0", "--of", "2", "--timeout", "300ms")
+        self.assertEqual((code, out), (75, ""))
+        self.assertIn("'n'", err)
+
+
+if __name__ == "__main__":
+    test_protocol.BIN = sys.argv.pop(1)
+    unittest.main()
