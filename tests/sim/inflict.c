@@ -384,6 +384,9 @@ static bool leave(struct sim *sim, enum sim_fault fault, uint32_t target)
 /* Somebody with the same identity and another secret. */
 static bool impostor(struct sim *sim, uint32_t target)
 {
+    if (!sim->workers[target].control) {
+        return false; /* the coordinator does not know it: any stranger may take a free identity */
+    }
     for (uint32_t i = 0; i < sim->member_count; i++) {
         if (!sim->members[i].proc.alive && !sim->net.host_down[sim->members[i].proc.host]) {
             struct sim_injury *injury =
@@ -392,6 +395,7 @@ static bool impostor(struct sim *sim, uint32_t target)
                 return false;
             }
             sim->members[i].impostor_of = 1 + target;
+            sim->members[target].impersonated = true;
             sim_member_birth(sim, i);
             injury->proc_serial = sim->members[i].proc.serial;
             return true;

@@ -153,6 +153,7 @@ void sim_member_birth(struct sim *sim, uint32_t member)
     m->wake_us = 0;
     m->exit_code = 0;
     m->stop_asked = false;
+    m->impersonated = false;
     m->id = m->impostor_of != 0 ? sim->members[m->impostor_of - 1].id : identity(sim, member);
     if (m->memory == NULL) {
         m->memory_bytes = session_memory_bytes(sim->workers != NULL ? ROSTER_MAX : 1024);
@@ -177,6 +178,7 @@ void sim_member_death(struct sim *sim, uint32_t member, enum sim_death how, int 
     SIM_REQUIRE(m->proc.alive);
     bool quiet = how == SIM_DEATH_HOST;
     m->proc.alive = false;
+    sim->look_done = true;
     m->proc.paused = false;
     m->proc.serial++;
     m->exit_code = how == SIM_DEATH_EXIT ? exit_code : -1;

@@ -338,9 +338,11 @@ static void first_events(struct sim *sim)
 }
 
 /* All processes have ended well, and nobody will come any more. */
-static bool all_done(const struct sim *sim)
+static bool all_done(struct sim *sim)
 {
-    if (!sim->calm || sim->workers == NULL || sim->check.finished == 0) {
+    sim->look_done = false;
+    bool done = sim->check.finished > 0 || sim->check.done_told;
+    if (!sim->calm || sim->workers == NULL || !done) {
         return false;
     }
     for (uint32_t i = 0; i < sim->member_count; i++) {
@@ -392,7 +394,7 @@ void sim_run(const struct sim_options *options, uint64_t seed, struct sim_table 
     }
     while (!sim->ended && !sim->over && sim_heap_pop(&sim->heap, &event)) {
         turn(sim, &event);
-        if (event.kind == SIM_EV_WORK && all_done(sim)) {
+        if (sim->look_done && all_done(sim)) {
             break;
         }
     }

@@ -115,6 +115,7 @@ struct sim {
     bool calm;               /* the liveness phase: no fault strikes any more */
     bool ended;              /* a checker has spoken */
     bool over;               /* the seed's time is over */
+    bool look_done;          /* a process ended, or the calm began: perhaps all is done */
     uint64_t events;         /* handled */
     uint64_t hash;           /* over all events and what the machines said */
     struct sim_heap heap;

@@ -354,6 +354,7 @@ void sim_strike_heal(struct sim *sim, uint32_t index)
 void sim_strike_calm(struct sim *sim)
 {
     sim->calm = true;
+    sim->look_done = true;
     sim_trace(sim, "CALM         everything is healed; who can finish must");
     for (uint32_t i = 0; i < SIM_INJURIES_MAX; i++) {
         if (sim->strikes.injuries[i].used) {

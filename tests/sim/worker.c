@@ -60,6 +60,8 @@ static enum wire_phase wire_phase_of(const struct sim_worker *w)
         return elastic_owes(&w->elastic) ? WIRE_PHASE_COMPUTE : WIRE_PHASE_EXCHANGE;
     case ELASTIC_STATE_APPLYING:
         return WIRE_PHASE_COMPUTE;
+    case ELASTIC_STATE_PAUSING:
+        return WIRE_PHASE_CHECKPOINT;
     case ELASTIC_STATE_FINISHING:
     case ELASTIC_STATE_GONE:
         break;
@@ -565,6 +567,7 @@ uint32_t sim_worker_phases(const struct sim *sim, uint32_t worker)
         [ELASTIC_STATE_STEPPING] = BIT(EXCHANGE),  [ELASTIC_STATE_APPLYING] = BIT(APPLY),
         [ELASTIC_STATE_FROZEN] = BIT(FROZEN),      [ELASTIC_STATE_FINISHING] = BIT(END),
         [ELASTIC_STATE_LEAVING] = BIT(BOUNDARY),   [ELASTIC_STATE_GONE] = BIT(END),
+        [ELASTIC_STATE_PAUSING] = BIT(BOUNDARY),
     };
     uint32_t phases = by_state[e->state];
     if (e->state == ELASTIC_STATE_STEPPING && elastic_owes(e)) {

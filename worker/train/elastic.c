@@ -80,7 +80,7 @@ bool elastic_owes(const struct elastic *e)
 {
     struct plan_mask due = due_now(e), rest = plan_mask_minus(&due, &e->held);
 
-    return e->state == ELASTIC_STATE_STEPPING && !plan_mask_empty(&rest);
+    return e->state == ELASTIC_STATE_STEPPING && !e->pausing && !plan_mask_empty(&rest);
 }
 
 bool elastic_training(const struct elastic *e)
@@ -133,12 +133,13 @@ static void begin_step(struct elastic *e, uint64_t now_us, struct elastic_action
 
     e->state = ELASTIC_STATE_STEPPING;
     e->last_words = e->applied >= e->config.steps_total;
-    compute_missing(e, actions);
+    if (!e->pausing)
+        compute_missing(e, actions);
     action = act(actions, ELASTIC_DO_EXCHANGE);
     action->step = e->applied;
     action->plan = e->plan.number != 0 ? e->plan.number : e->generation.number;
     action->hash = e->hash;
-    action->words_only = e->last_words;
+    action->words_only = e->last_words || e->pausing;
     tell_recovered(e, now_us, actions);
 }
 
@@ -173,8 +174,20 @@ static void report(struct elastic *e, struct elastic_actions *actions)
     action->entered = e->entered;
     e->plan.number = 0;
     e->boundary = false;
+    e->pausing = false;
     e->pending_plan = 0;
     e->state = ELASTIC_STATE_FROZEN;
+}
+
+/* A checkpoint of the parameters as they are now. They are written only after every replica's word agreed
+ * with them: what is out-voted never becomes the state that a job resumes from. */
+static struct elastic_action *save(struct elastic *e, struct elastic_actions *actions)
+{
+    struct elastic_action *action = act(actions, ELASTIC_DO_SAVE);
+
+    action->version = e->applied;
+    e->saved = e->applied;
+    return action;
 }
 
 static void on_over(struct elastic *e, const struct elastic_event *event,
@@ -237,6 +250,7 @@ static void on_formed(struct elastic *e, const struct elastic_event *event,
     e->plan.number = 0;
     e->view.number = 0;
     e->boundary = false;
+    e->pausing = false;
     for (uint32_t rank = 0; rank < roster->world; rank++)
         owned[rank] = roster->members[rank].frozen ? roster->members[rank].owned : none_held();
     plan_regroup(e->config.shape.shards, roster->world, owned, e->owner);
@@ -244,10 +258,8 @@ static void on_formed(struct elastic *e, const struct elastic_event *event,
 }
 
 /* The plan is the generation now: everybody takes it after the same step. */
-static void enter_plan(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
+static void take_plan(struct elastic *e)
 {
-    bool pause = e->plan.pause;
-
     e->before = e->generation.number;
     e->generation = e->plan;
     e->generation.step = e->applied;
@@ -257,27 +269,58 @@ static void enter_plan(struct elastic *e, uint64_t now_us, struct elastic_action
     if (e->before == 0)
         e->before = e->generation.number;
     plan_balanced(e->config.shape.shards, e->generation.world, e->owner);
-    if (!pause) {
-        connect(e, now_us, actions);
-        return;
-    }
+}
+
+static void enter_plan(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
+{
+    take_plan(e);
+    connect(e, now_us, actions);
+}
+
+/* Everything that was agreed on is durable: who leaves may go, who stays waits for others to come. */
+static void pause(struct elastic *e, struct elastic_actions *actions)
+{
+    take_plan(e);
     e->rank = find_rank(&e->generation, &e->config.me);
     e->entered = true;
-    if (e->config.saves && e->rank == 0)
-        act(actions, ELASTIC_DO_SAVE)->version = e->applied;
     act(actions, ELASTIC_DO_SEND_ENTERED)->step = e->applied;
     report(e, actions);
 }
 
+/* A leaver serves R of its last step until everybody has applied it. */
+static void serve(struct elastic *e)
+{
+    e->boundary = false;
+    e->pausing = false;
+    e->state = ELASTIC_STATE_LEAVING;
+}
+
+/* The last words of a generation that pauses agree: the first of those who stay makes it durable. */
+static void pause_words(struct elastic *e, struct elastic_actions *actions)
+{
+    uint32_t rank = find_rank(&e->plan, &e->config.me);
+
+    if (rank == ELASTIC_NO_RANK) {
+        serve(e);
+    } else if (rank == 0 && e->config.saves) {
+        e->state = ELASTIC_STATE_PAUSING;
+        save(e, actions)->last = true;
+    } else {
+        pause(e, actions);
+    }
+}
+
 static void take_boundary(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
 {
-    if (find_rank(&e->plan, &e->config.me) != ELASTIC_NO_RANK) {
+    if (e->plan.pause) {
+        e->boundary = false;
+        e->pausing = true;
+        begin_step(e, now_us, actions);
+    } else if (find_rank(&e->plan, &e->config.me) == ELASTIC_NO_RANK) {
+        serve(e);
+    } else {
         enter_plan(e, now_us, actions);
-        return;
     }
-    /* A leaver serves R of its last step until everybody has applied it. */
-    e->boundary = false;
-    e->state = ELASTIC_STATE_LEAVING;
 }
 
 static void on_plan(struct elastic *e, const struct elastic_event *event,
@@ -395,10 +438,7 @@ static void finish(struct elastic *e, struct elastic_actions *actions)
         return;
     }
     if (e->config.saves && e->rank == 0 && !e->saved_last) {
-        struct elastic_action *action = act(actions, ELASTIC_DO_SAVE);
-
-        action->version = e->applied;
-        action->last = true;
+        save(e, actions)->last = true;
         return;
     }
     if (e->config.alone)
@@ -407,11 +447,12 @@ static void finish(struct elastic *e, struct elastic_actions *actions)
         act(actions, ELASTIC_DO_SEND_FINISHED)->hash = e->hash;
 }
 
-/* Words that differ: somebody's parameters are not what they should be. Nothing is applied. */
+/* Words that differ: somebody's parameters are not what they should be. Nothing is applied, and the sums of
+ * this exchange are void. It is not stopped: the others shall see the same words, and say so too. */
 static void on_outvoted(struct elastic *e, const struct elastic_event *event,
                         struct elastic_actions *actions)
 {
-    act(actions, ELASTIC_DO_STOP_EXCHANGE);
+    e->has_reduced = false;
     if (!event->majority) {
         leave_for_good(e, actions, 75,
                        "the replicas differ and none has a majority: start again from the newest "
@@ -444,10 +485,17 @@ static void on_exchanged(struct elastic *e, const struct elastic_event *event,
         return;
     }
     tell_recovered(e, event->now_us, actions);
+    if (e->pausing) {
+        pause_words(e, actions);
+        return;
+    }
     if (e->last_words) {
         finish(e, actions);
         return;
     }
+    if (e->config.saves && e->rank == 0 && e->config.save_every != 0 && e->applied != e->saved &&
+        e->applied % e->config.save_every == 0)
+        (void)save(e, actions);
     e->boundary = e->plan.number != 0 && event->plan_min >= e->plan.number;
     e->state = ELASTIC_STATE_APPLYING;
     act(actions, ELASTIC_DO_APPLY)->step = e->applied;
@@ -470,9 +518,6 @@ static void on_applied(struct elastic *e, const struct elastic_event *event,
     new_version(e, event->version, event->hash);
     e->has_reduced = true;
     e->reapplying = false;
-    if (e->config.saves && e->rank == 0 && e->config.save_every != 0 &&
-        e->applied % e->config.save_every == 0 && e->applied < e->config.steps_total)
-        act(actions, ELASTIC_DO_SAVE)->version = e->applied;
     if (e->freeze_after_apply) {
         e->freeze_after_apply = false;
         report(e, actions);
@@ -481,20 +526,22 @@ static void on_applied(struct elastic *e, const struct elastic_event *event,
     } else if (e->boundary) {
         take_boundary(e, event->now_us, actions);
     } else if (e->config.alone && e->stop) {
-        action = act(actions, ELASTIC_DO_SAVE);
-        action->version = e->applied;
-        action->last = true;
+        save(e, actions)->last = true;
         e->state = ELASTIC_STATE_LEAVING;
     } else {
         begin_step(e, event->now_us, actions);
     }
 }
 
-static void on_saved(struct elastic *e, struct elastic_actions *actions)
+static void on_saved(struct elastic *e, uint64_t version, struct elastic_actions *actions)
 {
-    if (e->state == ELASTIC_STATE_LEAVING && e->config.alone)
+    if (e->state == ELASTIC_STATE_LEAVING && e->config.alone && version == e->applied)
         leave_for_good(e, actions, 0, "stopped after the step that was under way");
-    if (e->state != ELASTIC_STATE_FINISHING)
+    if (e->state == ELASTIC_STATE_PAUSING && version == e->applied) {
+        pause(e, actions);
+        return;
+    }
+    if (e->state != ELASTIC_STATE_FINISHING || version != e->applied)
         return;
     e->saved_last = true;
     finish(e, actions);
@@ -599,6 +646,7 @@ void elastic_init(struct elastic *e, const struct elastic_config *config, uint64
     e->rank = ELASTIC_NO_RANK;
     e->applied = applied;
     e->hash = hash;
+    e->saved = applied;
 }
 
 void elastic_step(struct elastic *e, const struct elastic_event *event,
@@ -652,7 +700,7 @@ void elastic_step(struct elastic *e, const struct elastic_event *event,
         on_record_applied(e, event, actions);
         break;
     case ELASTIC_SAVED:
-        on_saved(e, actions);
+        on_saved(e, event->version, actions);
         break;
     case ELASTIC_EVALUATED:
         e->evaluated = true;

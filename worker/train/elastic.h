@@ -138,7 +138,8 @@ struct elastic_event {
     X(SEND_PEER_LOST) /* peer, why */                                                              \
     X(SEND_LEAVE)                                                                                  \
     X(SEND_FINISHED)  /* hash */                                                                   \
-    X(SAVE)           /* version: a checkpoint; last: everything waits for it; -> SAVED */         \
+    X(SAVE)           /* version: a checkpoint, copied before the next action is carried out;      \
+                         last: everything waits for it; -> SAVED */                                \
     X(EVALUATE)       /* -> EVALUATED */                                                           \
     X(STEP_DONE)      /* step finished and applied: the log line; number, rank, world of it */     \
     X(GENERATION)     /* a generation was entered and its first sums are here: the log line */     \
@@ -183,6 +184,7 @@ struct elastic_actions {
     X(STEPPING, "training")                                                                        \
     X(APPLYING, "applying")                                                                        \
     X(FROZEN, "frozen")                                                                            \
+    X(PAUSING, "pausing")                                                                          \
     X(FINISHING, "finishing")                                                                      \
     X(LEAVING, "leaving")                                                                          \
     X(GONE, "gone")
@@ -211,6 +213,8 @@ struct elastic {
     struct plan_mask held;              /* shards of step `applied` whose sums are here */
     struct plan_mask asked;             /* shards of step `applied` that are held or being computed */
     bool boundary;                      /* the plan is entered after the step being applied */
+    bool pausing;                       /* last words before a pause: no sums, then a checkpoint */
+    uint64_t saved;                     /* newest version that a checkpoint was asked of or read from */
     bool freeze_after_apply;            /* OVER came while an update was being applied */
     bool reapplying;                    /* the update being applied is a copied R */
     bool stop;                          /* wishes to leave */
