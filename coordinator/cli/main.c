@@ -13,6 +13,7 @@ static const struct command commands[] = {
      command_forget},
     {"why", "", "who waits for whom", command_why},
     {"barrier", "", "take part in a named barrier: a handle for scripts", command_barrier},
+    {"ckpt", "list|verify DIR", "checkpoints of a folder: are they whole?", command_ckpt},
     {"version", "", "version, commit, libraries", command_version},
 };
 
@@ -22,7 +23,7 @@ static void print_usage(FILE *out)
 {
     (void)fprintf(out, "usage: muster COMMAND [options]\n\n");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
-        (void)fprintf(out, "  %-9s %-12s %s\n", commands[i].name, commands[i].arguments,
+        (void)fprintf(out, "  %-9s %-16s %s\n", commands[i].name, commands[i].arguments,
                       commands[i].summary);
     (void)fprintf(out, "\nmuster COMMAND --help tells the options of a command.\n");
 }
