@@ -154,7 +154,8 @@ static bool chosen_stand(const struct core *core, const struct job *job)
     uint32_t chosen = 0;
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        if (m->chosen && (m->conn == 0 || m->state == MEMBER_LOST || m->state == MEMBER_RUNNING))
+        if (m->chosen && (m->conn == 0 || m->released || m->state == MEMBER_LOST ||
+                          m->state == MEMBER_RUNNING))
             return false;
         chosen += m->chosen;
     }
