@@ -230,6 +230,17 @@ static void suspect(struct core *core, struct job *job, struct member *m, uint64
                       (unsigned long long)(silent_us / 1000)));
 }
 
+/* How long it may be silent. One without a connection is known from the store or from a roster only (the end
+ * of a connection is a loss at once): it also gets the longest pause between two attempts to connect. */
+static uint64_t lease_us(const struct core *core, const struct member *m, uint32_t patience)
+{
+    uint64_t lease_ms =
+        (uint64_t)core->times.beat_ms * (core->times.lost_beats + patience) +
+        (m->conn == 0 ? core->times.reconnect_ms : 0);
+
+    return lease_ms * 1000;
+}
+
 /* One member at a tick. `patience`: more beats that everybody gets this time. */
 static void judge_member(struct core *core, struct job *job, struct member *m, bool others_wait,
                          uint32_t patience)
@@ -239,7 +250,7 @@ static void judge_member(struct core *core, struct job *job, struct member *m, b
 
     if (m->state == MEMBER_LOST || m->released)
         return;
-    if (silent_us > beat_us * (core->times.lost_beats + patience)) {
+    if (silent_us > lease_us(core, m, patience)) {
         evict(core, m, core_say(core, "silent for %llu ms", (unsigned long long)silent_us / 1000),
               silent_us);
     } else if (m->accused_us != 0 && core->now_us > m->accused_us + 2 * beat_us) {
