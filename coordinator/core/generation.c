@@ -276,6 +276,22 @@ static void stored_plan(struct core *core, struct job *job)
                       message->roster.members_count));
 }
 
+/* A store that failed is tried again, with what is still there; else something else is decided. */
+void generation_retry(struct core *core, struct job *job)
+{
+    bool stands = job->pending == PENDING_FORM   ? chosen_stand(core, job)
+                  : job->pending == PENDING_PLAN ? plan_stands(core, job)
+                                                 : true;
+
+    job->retry_us = 0;
+    if (stands) {
+        job_store(core, job);
+        return;
+    }
+    job->pending = PENDING_NONE;
+    job_try(core, job);
+}
+
 static void release(struct core *core, struct job *job, struct member *m)
 {
     m->released = true;

@@ -196,6 +196,7 @@ void generation_plan(struct core *core, struct job *job, uint32_t world, bool pa
 void generation_over(struct core *core, struct job *job, const char *reason, uint64_t detect_us);
 void generation_view(struct core *core, struct job *job, struct member *spare);
 void generation_stored(struct core *core, struct job *job);
+void generation_retry(struct core *core, struct job *job);
 void generation_done(struct core *core, struct job *job);
 void job_store(struct core *core, struct job *job);
 void on_report(struct core *core, struct member *m, const struct core_message *message);

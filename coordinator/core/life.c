@@ -353,7 +353,7 @@ void life_tick(struct core *core)
         if (!job->used || core->actions->count + 32 > CORE_ACTIONS_MAX)
             continue;
         if (job->retry_us != 0 && core->now_us >= job->retry_us)
-            job_store(core, job);
+            generation_retry(core, job);
         tick_job(core, job);
         job_try(core, job);
         job_tell_waiting(core, job);

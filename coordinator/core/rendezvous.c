@@ -19,6 +19,7 @@ struct census {
     bool generation_missing, plan_missing;
     uint64_t survivors_step, waiting_step;
     uint64_t released_step;   /* of those who may go and have not gone yet */
+    uint64_t missing_step;    /* newest step that one who is missing is known to have reached */
 };
 
 static void count_member(struct census *c, const struct member *m)
@@ -40,6 +41,10 @@ static void count_member(struct census *c, const struct member *m)
         if (m->gone)
             break;
         c->missing++;
+        if (m->step > c->missing_step)
+            c->missing_step = m->step;
+        if (m->applied > c->missing_step)
+            c->missing_step = m->applied;
         c->generation_missing |= m->in_generation;
         c->plan_missing |= m->in_plan;
         break;
@@ -68,8 +73,12 @@ static void take_census(const struct core *core, const struct job *job, struct c
             c->in_step++;
 }
 
+/* A frozen member fences its generation, but one that had not yet got the state does not stand for the others:
+ * while somebody may live who is more than a step ahead, nobody goes back below him. */
 static bool fenced(const struct job *job, const struct census *c)
 {
+    if (c->missing_step > c->survivors_step + 1 && c->missing_step > c->waiting_step + 1)
+        return false;
     if (c->generation_missing && !c->generation_frozen)
         return false;
     return job->plan_number == 0 || !c->plan_missing || c->plan_frozen;
