@@ -69,12 +69,14 @@ static void check_ranks(struct sim *sim, const struct wire_message *message)
     }
 }
 
-/* 6: nobody starts again below a live member's version. One that has not frozen may be one step ahead. */
+/* 6: nobody starts again below a live member's version. One that has not frozen may be one step ahead, and
+ * whoever was asked to leave may be gone with what he knows. One that never trained knows but a checkpoint. */
 static void check_start(struct sim *sim, const struct wire_message *message)
 {
     for (uint32_t i = 0; sim->workers != NULL && i < sim->member_count; i++) {
-        if (sim->members[i].proc.alive && sim->workers[i].version > message->header.step + 1 &&
-            !sim->check.unprotected) {
+        if (sim->members[i].proc.alive && !sim->members[i].stop_asked &&
+            sim->workers[i].elastic.generation.number != 0 &&
+            sim->workers[i].version > message->header.step + 1 && !sim->check.unprotected) {
             sim_fail(sim,
                      "generation %" PRIu64 " begins at step %" PRIu64 ", but worker %u lives and "
                      "has applied %" PRIu64 " updates",
@@ -125,6 +127,19 @@ static void check_generation(struct sim *sim, const struct wire_message *message
 
 /* ---- the coordinator's side ----------------------------------------------------------------- */
 
+/* One that could not say a word yet to a coordinator that has just begun has its lease and a client's longest
+ * pause. */
+static void check_fresh(struct sim *sim, uint32_t slot, uint64_t lease_us, const char *reason)
+{
+    uint64_t grace_us = lease_us + (uint64_t)sim->coord.times.reconnect_ms * 1000;
+    uint64_t age_us = sim->now_us - sim->coord_proc.born_us;
+    if (sim->members[slot].attached_to != sim->coord.births && age_us + 1000 < grace_us &&
+        sim->coord_proc.skewed_us < sim->coord_proc.born_us) {
+        sim_fail(sim, "worker %u is declared lost (%s) %" PRIu64 " ms after the coordinator's start, "
+                      "before it could come back", slot, reason, age_us / 1000);
+    }
+}
+
 /* 8: every member that an OVER names, and that lives, and whose connection stands here. */
 static void check_over(struct sim *sim, const struct wire_message *message)
 {
@@ -136,7 +151,11 @@ static void check_over(struct sim *sim, const struct wire_message *message)
     for (uint32_t i = 0; i < message->over.lost_count; i++) {
         uint32_t slot = sim_member_slot(sim, message->over.lost[i].bytes);
         uint32_t conn = slot == SIM_NO_SLOT ? SIM_NO_CONN : sim->members[slot].conn;
+        if (slot != SIM_NO_SLOT) {
+            check_fresh(sim, slot, lease_us, message->over.reason);
+        }
         if (conn == SIM_NO_CONN || !sim->net.conns[conn].open[SIM_END_COORD] ||
+            sim->net.conns[conn].heard_us == 0 ||
             sim->members[slot].lost_checked == sim->net.conns[conn].opened_us) {
             continue;
         }
@@ -163,6 +182,9 @@ void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *m
         break;
     case FRAME_DONE:
         sim->check.done_told = true;
+        break;
+    case FRAME_REFUSED:
+        sim->check.done_told |= message->refused.why == WIRE_REFUSAL_DONE;
         break;
     default:
         break;

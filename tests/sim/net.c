@@ -172,7 +172,6 @@ void sim_net_accept(struct sim *sim, uint32_t index)
     struct sim_conn *conn = &sim->net.conns[index];
     if (conn->open[SIM_END_COORD]) {
         conn->opened_us = sim->now_us;
-        conn->heard_us = sim->now_us;
         sim_coord_opened(sim, index);
     }
 }

@@ -60,7 +60,7 @@ struct sim_conn {
     uint32_t member;              /* whose it is */
     uint32_t hosts[2];            /* of both ends */
     uint64_t opened_us;           /* when the coordinator saw it */
-    uint64_t heard_us;            /* when the coordinator last got something over it */
+    uint64_t heard_us;            /* when the coordinator last got something over it; 0 = nothing yet */
     struct sim_pipe pipe[2];      /* by sending end */
 };
 
