@@ -247,6 +247,21 @@ static void join(struct core *core, core_conn conn, struct job *job,
         generation_view(core, job, m);
 }
 
+/* The generation was stored, but the coordinator died before it told this member of it. Nobody can train in it
+ * without this member, so it is over; a member that never was in any has nothing to report. */
+static void never_told(struct core *core, struct job *job, struct member *m,
+                       const struct core_hello *hello)
+{
+    if (hello->attach == CORE_ATTACH_JOIN) {
+        m->state = MEMBER_FROZEN;
+        m->applied = hello->applied;
+        m->owned_bytes = 0;
+    }
+    generation_over(core, job,
+                    core_say(core, "generation %llu was stored, but %s was never told",
+                             (unsigned long long)job->number, core_member_name(core, m)), 0);
+}
+
 /* The connection of a known member is made anew. */
 static void attach(struct core *core, core_conn conn, struct job *job, struct member *m,
                    const struct core_message *message)
@@ -283,6 +298,8 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
         over->nonce = job->plan_number != 0 ? job->plan_nonce : job->nonce;
         over->over.reason = job->reason;
         m->report_us = core->now_us;
+    } else if (m->state == MEMBER_RUNNING && m->in_generation && message->generation < job->number) {
+        never_told(core, job, m, hello);
     } else if (m->state == MEMBER_WAITING && job->state == CORE_JOB_RUNNING) {
         generation_view(core, job, m);
     }
