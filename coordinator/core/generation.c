@@ -299,6 +299,16 @@ static void release(struct core *core, struct job *job, struct member *m)
         "everybody has applied its last step";
 }
 
+/* Everybody of the generation has said that it is finished. */
+static void finish_if_all(struct core *core, struct job *job)
+{
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->in_generation && !m->finished)
+            return;
+    if (job->pending == PENDING_NONE)
+        generation_done(core, job);
+}
+
 /* Every member of the plan is in it: the plan is the generation now. */
 static void take_plan(struct core *core, struct job *job)
 {
@@ -325,6 +335,7 @@ static void take_plan(struct core *core, struct job *job)
                         job->world, job->plan_pause ? ", paused: too few are left" : ""));
     if (!job->plan_pause) {
         view_to_spares(core, job);
+        finish_if_all(core, job);
         return;
     }
     job->over_us = core->now_us;
@@ -492,18 +503,17 @@ void on_ready(struct core *core, struct member *m, const struct core_message *me
 void on_finished(struct core *core, struct member *m, const struct core_message *message)
 {
     struct job *job = &core->jobs[m->job];
+    bool current = m->in_generation && message->generation == job->number;
+    /* After a restart some have finished in a plan of which not all have said yet that they entered it. */
+    bool planned = m->in_plan && message->generation == job->plan_number;
 
-    if (!m->in_generation || message->generation != job->number || job->state != CORE_JOB_RUNNING)
+    if ((!current && !planned) || job->state != CORE_JOB_RUNNING)
         return;
     m->finished = true;
     m->applied = message->step;
     job->hash = message->finished.params_hash;
-    for (struct member *other = member_first(core, job); other != NULL;
-         other = member_next(core, other))
-        if (other->in_generation && !other->finished)
-            return;
-    if (job->pending == PENDING_NONE)
-        generation_done(core, job);
+    if (current)
+        finish_if_all(core, job);
 }
 
 void on_leave(struct core *core, struct member *m, const struct core_message *message)

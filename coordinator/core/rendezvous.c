@@ -96,10 +96,11 @@ static uint32_t decide(const struct core *core, const struct job *job, const str
 {
     uint32_t all = c->survivors + c->waiting;
 
-    *step = c->survivors > 0 ? c->survivors_step : c->waiting_step;
+    *step = c->survivors_step > c->waiting_step || c->waiting == 0 ? c->survivors_step
+                                                                   : c->waiting_step;
     if (c->owing > 0 || !fenced(job, c))
         return 0;
-    if (c->survivors >= job->min) {
+    if (c->survivors >= job->min && c->survivors_step == *step) {
         all = c->survivors + c->in_step;
         return all < job->max ? all : job->max;
     }
@@ -195,16 +196,30 @@ void job_rank(struct core *core, struct job *job, uint32_t world)
     }
 }
 
-/* Survivors first, then spares in step, then whoever waits and stands at the step (somebody must have the
- * state), then the others, in the order of their joining. */
-static bool fits(const struct member *m, int round, uint64_t step)
+/* Can it be chosen at all, and does it have the state that the generation begins with? */
+static bool fits(const struct member *m)
 {
-    if (m->kind != CORE_WORKER || m->conn == 0)
+    if (m->kind != CORE_WORKER || m->conn == 0 || m->chosen)
         return false;
-    if (round == 0)
-        return m->state == MEMBER_FROZEN && !m->released;
-    return m->state == MEMBER_WAITING && !m->chosen && !m->leaving &&
-           (round == 3 || (m->applied == step && (m->ready || round == 2)));
+    return m->state == MEMBER_FROZEN ? !m->released : m->state == MEMBER_WAITING && !m->leaving;
+}
+
+/* Somebody who has the state first, then survivors, then spares in step, then whoever stands at the step, then
+ * the others, in the order of their joining. */
+static bool fits_round(const struct member *m, int round, uint64_t step)
+{
+    switch (round) {
+    case 0:
+        return m->applied == step;
+    case 1:
+        return m->state == MEMBER_FROZEN;
+    case 2:
+        return m->applied == step && m->ready;
+    case 3:
+        return m->applied == step;
+    default:
+        return true;
+    }
 }
 
 static uint32_t choose(struct core *core, struct job *job, uint32_t world, uint64_t step)
@@ -213,9 +228,9 @@ static uint32_t choose(struct core *core, struct job *job, uint32_t world, uint6
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         m->chosen = false;
-    for (int round = 0; round < 4; round++)
+    for (int round = 0; round < 5; round++)
         for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
-            if (chosen < world && fits(m, round, step)) {
+            if (chosen < (round == 0 ? 1 : world) && fits(m) && fits_round(m, round, step)) {
                 m->chosen = true;
                 chosen++;
             }

@@ -69,13 +69,13 @@ static void check_ranks(struct sim *sim, const struct wire_message *message)
     }
 }
 
-/* 6: nobody starts again below a live member's version. One that has not frozen may be one step ahead, and
- * whoever was asked to leave may be gone with what he knows. One that never trained knows but a checkpoint. */
+/* 6: nobody starts again below the version of a live member of the generation that has ended. One that has not
+ * frozen may be one step ahead; whoever was asked to leave may be gone with what he knows. */
 static void check_start(struct sim *sim, const struct wire_message *message)
 {
     for (uint32_t i = 0; sim->workers != NULL && i < sim->member_count; i++) {
         if (sim->members[i].proc.alive && !sim->members[i].stop_asked &&
-            sim->workers[i].elastic.generation.number != 0 &&
+            sim->workers[i].elastic.generation.number >= sim->check.number_before &&
             sim->workers[i].version > message->header.step + 1 && !sim->check.unprotected) {
             sim_fail(sim,
                      "generation %" PRIu64 " begins at step %" PRIu64 ", but worker %u lives and "
@@ -109,6 +109,7 @@ static void check_new(struct sim *sim, const struct wire_message *message)
     check_ranks(sim, message);
     if (message->generation.mode == WIRE_MODE_FORMED) {
         check_start(sim, message);
+        check->number_before = message->header.generation;
     }
 }
 
@@ -216,7 +217,13 @@ void sim_check_log(struct sim *sim, const char *text)
 static void check_chain(struct sim *sim, uint32_t worker, uint64_t version, uint64_t hash,
                         const char *how)
 {
-    if (version > sim->setup.job.steps || hash != sim->check.chain[version]) {
+    if (version <= sim->setup.job.steps && hash == sim->check.chain[version]) {
+        return;
+    }
+    if (sim->check.corrupted) {
+        sim->check.spread = true;
+        sim->over = true;
+    } else {
         sim_fail(sim,
                  "worker %u %s version %" PRIu64 " with parameters %016" PRIx64
                  ", the undisturbed run has %016" PRIx64,
@@ -292,7 +299,6 @@ void sim_check_applied(struct sim *sim, uint32_t worker, uint64_t step)
 {
     struct sim_check *check = &sim->check;
     check->steps++;
-    check->version_max = step + 1 > check->version_max ? step + 1 : check->version_max;
     check->first_step_us = check->first_step_us == 0 ? sim->now_us : check->first_step_us;
     if (!sim->workers[worker].corrupt) {
         check_chain(sim, worker, step + 1, sim->workers[worker].hash, "applies an update and has");
@@ -338,6 +344,13 @@ void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text
     }
 }
 
+void sim_check_forgotten(struct sim *sim)
+{
+    sim->check.unprotected = true;
+    sim->check.done_told = false;
+    sim->check.finished = 0;
+}
+
 /* ---- the end -------------------------------------------------------------------------------- */
 
 static void job_words(struct sim *sim, struct core_job_view *view)
@@ -356,9 +369,11 @@ void sim_check_end(struct sim *sim, struct sim_outcome *outcome)
         return;
     }
     job_words(sim, &view);
-    if (sim->check.job_failed) {
+    if (sim->check.job_failed || sim->check.spread) {
         outcome->excused = true;
-        (void)snprintf(outcome->excuse, sizeof outcome->excuse, "the restart budget was spent");
+        (void)snprintf(outcome->excuse, sizeof outcome->excuse, "%s",
+                       sim->check.spread ? "a flipped bit was copied before anybody could vote on it"
+                                         : "the restart budget was spent");
         return;
     }
     for (uint32_t i = 0; i < sim->member_count; i++) {

@@ -44,7 +44,7 @@ struct sim_check {
     struct sim_generation *generations; /* owned, in the order in which they were told first */
     uint32_t generation_count;
     uint64_t number_max;     /* told so far */
-    uint64_t version_max;    /* applied by anybody, ever */
+    uint64_t number_before;  /* of the newest generation formed; 0 = none */
     uint64_t first_step_us;  /* when the first step was finished, 0 = none */
     uint64_t steps;          /* updates applied, over all */
     uint64_t barriers_passed; /* by puppets, over all */
@@ -53,6 +53,8 @@ struct sim_check {
     uint32_t finished;       /* processes that exited 0 with all steps applied */
     uint64_t lost_told;      /* losses announced */
     bool job_failed;         /* the restart budget was spent */
+    bool corrupted;          /* a bit of some replica was flipped */
+    bool spread;             /* and was copied, or was alone, before a vote: nobody can tell then */
 };
 
 void sim_check_init(struct sim *sim);
@@ -74,6 +76,9 @@ void sim_check_copied(struct sim *sim, uint32_t worker, uint64_t version);
 void sim_check_reported(struct sim *sim, uint32_t worker, uint64_t version);
 void sim_check_finished(struct sim *sim, uint32_t worker, uint64_t version);
 void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text);
+
+/* The store was emptied or set back: what it had acknowledged is forgotten. */
+void sim_check_forgotten(struct sim *sim);
 
 /* The end of a seed: did everybody who can finish? */
 void sim_check_end(struct sim *sim, struct sim_outcome *outcome);

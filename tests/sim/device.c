@@ -138,6 +138,7 @@ static void applied(struct sim *sim, uint32_t worker)
     if (w->corrupt_next) {
         w->corrupt_next = false;
         w->corrupt = true;
+        sim->check.corrupted = true;
         w->params[0] ^= UINT64_C(1) << (step % 64);
     }
     sim_device_new_version(sim, worker, step + 1);

@@ -457,7 +457,9 @@ static bool hurt_store(struct sim *sim, enum sim_fault fault)
         sim_store_go_back(sim);
     }
     /* Nobody can promise one world when those who know better cannot say so in time. */
-    sim->check.unprotected = sim->check.unprotected || empty || old;
+    if (empty || old) {
+        sim_check_forgotten(sim);
+    }
     sim_birth_later(sim, SIM_COORDINATOR, between_ms(sim, 50, 3000));
     return true;
 }

@@ -430,9 +430,7 @@ void sim_sums_frame(struct sim *sim, uint32_t worker, uint32_t from, const struc
     struct sim_worker *w = &sim->workers[worker];
     struct exchange_actions actions = {.count = 0};
     if (!w->exchanging || frame->step > w->exchange_step) {
-        if (frame->step >= w->version) {
-            keep_early(sim, worker, from, frame, cells);
-        }
+        keep_early(sim, worker, from, frame, cells);
         return;
     }
     if (frame->step < w->exchange_step) {
