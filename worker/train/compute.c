@@ -1,0 +1,331 @@
+/* Work for the compute threads: shards of a step, the update in blocks, the test set in ranges. */
+#include "train/trainer.h"
+
+#include "base/clock.h"
+#include "base/exits.h"
+#include "data/sampler.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- shards --------------------------------------------------------------------------------- */
+
+/* Samples of a shard, gathered into the lane's own memory. */
+static uint32_t gather(struct trainer *t, struct lane *lane, uint64_t step, uint32_t shard)
+{
+    uint64_t per_epoch = plan_steps_per_epoch(&t->shape), epoch = step / per_epoch;
+    uint64_t first = ((step % per_epoch) * t->shape.shards + shard) * t->shape.shard_samples;
+    uint32_t real = plan_shard_real(&t->shape, step, shard);
+
+    for (uint32_t j = 0; j < real; j++) {
+        uint64_t at = sampler_index(t->settings->seed, epoch, t->shape.samples, first + j);
+
+        memcpy(lane->images + (size_t)j * MNIST_PIXELS, t->mnist.train.images + at * MNIST_PIXELS,
+               MNIST_PIXELS);
+        lane->labels[j] = t->mnist.train.labels[at];
+    }
+    return real;
+}
+
+static void on_word(struct pool_word *word);
+static void task_done(struct shard_task *s);
+
+struct bucket_owner {
+    struct shard_task *shard;
+    struct device_stream *stream;
+};
+
+/* On a compute thread: a bucket of the leaf is complete; folded, and told if a top came of it. */
+static void on_bucket(void *owner, uint32_t bucket)
+{
+    struct bucket_owner *o = owner;
+    struct shard_task *s = o->shard;
+    struct shard_word *word = &s->words[bucket];
+
+    if (!sums_ready(&s->trainer->sums, o->stream, s->shard, s->leaf, bucket, &word->top))
+        return;
+    word->task = s;
+    word->word.call_cb = on_word;
+    __atomic_add_fetch(&s->words_open, 1, __ATOMIC_RELAXED);
+    pool_tell(s->trainer->pool, &word->word);
+}
+
+static void run_shard(struct pool_task *task, uint32_t thread)
+{
+    struct shard_task *s = (struct shard_task *)task;
+    struct trainer *t = s->trainer;
+    struct lane *lane = &t->lanes[thread];
+    struct bucket_owner owner = {s, lane->stream};
+    uint32_t real;
+
+    if (__atomic_load_n(&t->skip_shards, __ATOMIC_ACQUIRE))
+        return;
+    fault_point(t, "compute", s->step);
+    real = gather(t, lane, s->step, s->shard);
+    model_load(lane->model, state_params(&t->state), s->step);
+    model_shard(lane->model, lane->images, lane->labels, real, s->leaf, on_bucket, &owner);
+    s->computed = true;
+}
+
+static void on_word(struct pool_word *word)
+{
+    struct shard_word *w = (struct shard_word *)word;
+    struct shard_task *s = w->task;
+    struct sums_top top = w->top;
+    uint64_t step = s->step;
+    struct trainer *t = s->trainer;
+
+    __atomic_sub_fetch(&s->words_open, 1, __ATOMIC_RELAXED);
+    if (s->ended)
+        task_done(s);
+    if (step == t->state.applied)
+        reduce_top(t, &top);
+}
+
+static void apply_now(struct trainer *t);
+
+static void task_done(struct shard_task *s)
+{
+    struct trainer *t = s->trainer;
+
+    s->ended = true;
+    if (__atomic_load_n(&s->words_open, __ATOMIC_RELAXED) > 0)
+        return;
+    s->next_free = t->free_tasks;
+    t->free_tasks = s;
+}
+
+static void shard_done(struct pool_task *task)
+{
+    struct shard_task *s = (struct shard_task *)task;
+    struct trainer *t = s->trainer;
+    struct elastic_event event = trainer_event_of(ELASTIC_SHARD_DONE);
+    bool computed = s->computed;
+
+    event.step = s->step;
+    event.shard = s->shard;
+    if (!computed)
+        sums_drop(&t->sums, s->leaf);
+    task_done(s);
+    t->shards_open--;
+    if (t->apply_waits) {
+        if (t->shards_open == 0)
+            apply_now(t);
+        return;
+    }
+    if (computed)
+        trainer_event(t, &event);
+    control_progress(t);
+}
+
+static struct shard_task *new_task(struct trainer *t)
+{
+    struct shard_task *s = t->free_tasks;
+
+    if (s != NULL)
+        t->free_tasks = s->next_free;
+    else
+        s = malloc(sizeof *s);
+    if (s != NULL)
+        memset(s, 0, sizeof *s);
+    return s;
+}
+
+void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *shards)
+{
+    t->compute_us = clock_monotonic_us();
+    __atomic_store_n(&t->skip_shards, false, __ATOMIC_RELEASE);
+    reduce_prepare(t);
+    for (uint32_t i = 0; i < t->shape.shards; i++) {
+        struct shard_task *s;
+
+        if (!plan_mask_has(shards, i))
+            continue;
+        s = new_task(t);
+        if (s != NULL)
+            s->leaf = sums_leaf(&t->sums);
+        if (s == NULL || s->leaf == NULL) {
+            trainer_exit(t, EXIT_UNAVAILABLE, "out of memory for a shard's gradient");
+            return;
+        }
+        s->task.run_cb = run_shard;
+        s->task.done_cb = shard_done;
+        s->trainer = t;
+        s->step = step;
+        s->shard = i;
+        t->shards_open++;
+        if (t->settings->log_samples)
+            report_samples(t, step, i);
+        pool_post(t->pool, &s->task);
+    }
+    control_progress(t);
+}
+
+/* ---- the update ----------------------------------------------------------------------------- */
+
+static void run_update(struct pool_task *task, uint32_t thread)
+{
+    struct range_task *r = (struct range_task *)task;
+    struct trainer *t = r->trainer;
+
+    state_update(&t->state, t->lanes[thread].stream, t->apply_step, t->state.reduced, t->apply_clip,
+                 r->first, r->count, t->state.block_hashes);
+}
+
+static void update_done(struct pool_task *task)
+{
+    struct trainer *t = ((struct range_task *)task)->trainer;
+    struct elastic_event event = trainer_event_of(ELASTIC_APPLIED);
+    double correct, real;
+
+    if (--t->ranges_open > 0)
+        return;
+    t->state.applied = t->apply_step + 1;
+    t->hash = state_hash(&t->state, t->stream);
+    state_metrics(&t->state, t->state.reduced, &t->loss, &correct, &real);
+    event.version = t->state.applied;
+    event.hash = t->hash;
+    reduce_applied(t);
+    transfer_applied(t, t->elastic.boundary ? t->elastic.plan.number : 0);
+    fault_point(t, "applied", t->apply_step);
+    trainer_event(t, &event);
+}
+
+/* Ranges of whole blocks, one per thread. */
+static void apply_now(struct trainer *t)
+{
+    uint32_t threads = pool_threads(t->pool);
+    uint64_t blocks = t->state.block_count;
+
+    t->apply_waits = false;
+    fault_point(t, "apply", t->apply_step);
+    t->apply_clip = state_clip(&t->state, t->stream, t->state.reduced);
+    t->ranges_open = 0;
+    for (uint32_t i = 0; i < threads; i++) {
+        struct range_task *r = &t->ranges[i];
+
+        r->trainer = t;
+        r->first = blocks * i / threads;
+        r->count = blocks * (i + 1) / threads - r->first;
+        if (r->count == 0)
+            continue;
+        r->task.run_cb = run_update;
+        r->task.done_cb = update_done;
+        t->ranges_open++;
+    }
+    for (uint32_t i = 0; i < threads; i++)
+        if (t->ranges[i].count > 0)
+            pool_post(t->pool, &t->ranges[i].task);
+}
+
+/* Parameters are read by shard tasks: those that run end first, those that wait do nothing. */
+void compute_apply(struct trainer *t, uint64_t step)
+{
+    t->apply_step = step;
+    if (t->shards_open == 0) {
+        apply_now(t);
+        return;
+    }
+    __atomic_store_n(&t->skip_shards, true, __ATOMIC_RELEASE);
+    t->apply_waits = true;
+}
+
+/* ---- the test set --------------------------------------------------------------------------- */
+
+static void run_evaluate(struct pool_task *task, uint32_t thread)
+{
+    struct range_task *r = (struct range_task *)task;
+    struct trainer *t = r->trainer;
+
+    model_load(t->lanes[thread].model, state_params(&t->state), t->state.applied);
+    model_evaluate(t->lanes[thread].model, t->mnist.test.images + r->first * MNIST_PIXELS,
+                   t->mnist.test.labels + r->first, r->count, r->metrics);
+}
+
+static void evaluate_done(struct pool_task *task)
+{
+    struct trainer *t = ((struct range_task *)task)->trainer;
+    struct elastic_event event = trainer_event_of(ELASTIC_EVALUATED);
+    double correct = 0;
+
+    if (--t->ranges_open > 0)
+        return;
+    for (uint32_t i = 0; i < pool_threads(t->pool); i++)
+        correct += t->ranges[i].count > 0 ? t->ranges[i].metrics[1] : 0;
+    t->accuracy = correct / (double)t->mnist.test.count;
+    trainer_event(t, &event);
+}
+
+void compute_evaluate(struct trainer *t)
+{
+    uint32_t threads = pool_threads(t->pool);
+    uint64_t count = t->mnist.test.count;
+
+    t->ranges_open = 0;
+    for (uint32_t i = 0; i < threads; i++) {
+        struct range_task *r = &t->ranges[i];
+
+        r->trainer = t;
+        r->first = count * i / threads;
+        r->count = count * (i + 1) / threads - r->first;
+        r->task.run_cb = run_evaluate;
+        r->task.done_cb = evaluate_done;
+        t->ranges_open += r->count > 0;
+    }
+    for (uint32_t i = 0; i < threads; i++)
+        if (t->ranges[i].count > 0)
+            pool_post(t->pool, &t->ranges[i].task);
+}
+
+/* ---- threads -------------------------------------------------------------------------------- */
+
+static int lane_enter(void *owner, uint32_t thread)
+{
+    struct trainer *t = owner;
+    struct lane *lane = &t->lanes[thread];
+    struct device_error error;
+
+    lane->images = malloc((size_t)t->shape.shard_samples * MNIST_PIXELS);
+    lane->labels = malloc(t->shape.shard_samples);
+    if (lane->images == NULL || lane->labels == NULL ||
+        t->ops->stream_open(t->device, &lane->stream, &error) != DEVICE_OK ||
+        model_open(t->ops, lane->stream, t->state.spec, t->shape.shard_samples, &lane->model,
+                   &error) != DEVICE_OK)
+        return 1;
+    return 0;
+}
+
+static void lane_leave(void *owner, uint32_t thread)
+{
+    struct trainer *t = owner;
+    struct lane *lane = &t->lanes[thread];
+
+    model_close(lane->model);
+    if (lane->stream != NULL)
+        t->ops->stream_close(lane->stream);
+    free(lane->images);
+    free(lane->labels);
+    memset(lane, 0, sizeof *lane);
+}
+
+int compute_open(struct trainer *t, struct error *error)
+{
+    struct pool_setup setup = {lane_enter, lane_leave, t};
+
+    if (pool_start(t->loop, (uint32_t)t->settings->threads, &setup, &t->pool) != 0)
+        return error_set(error, EXIT_UNAVAILABLE, "%llu compute threads could not be started",
+                         (unsigned long long)t->settings->threads);
+    return 0;
+}
+
+void compute_close(struct trainer *t)
+{
+    pool_stop(t->pool);
+    t->pool = NULL;
+    while (t->free_tasks != NULL) {
+        struct shard_task *next = t->free_tasks->next_free;
+
+        free(t->free_tasks);
+        t->free_tasks = next;
+    }
+}

@@ -1,0 +1,329 @@
+/* The coordinator's words become events of the elastic machine, and its actions words to the coordinator. */
+#include "train/trainer.h"
+
+#include "base/clock.h"
+#include "base/exits.h"
+#include "base/version.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BEAT_MS 250 /* how often the next beat's content is refreshed */
+
+static void drain_events(struct trainer *t);
+
+/* ---- from the coordinator ------------------------------------------------------------------- */
+
+static bool fill_roster(const struct muster_event *event, struct elastic_roster *roster,
+                        struct addresses *addresses)
+{
+    if (event->member_count > ELASTIC_WORLD_MAX)
+        return false;
+    memset(roster, 0, sizeof *roster);
+    roster->number = event->generation;
+    roster->nonce = event->nonce;
+    roster->step = event->step;
+    roster->world = event->member_count;
+    roster->pause = event->pause;
+    for (uint32_t i = 0; i < event->member_count; i++) {
+        const struct muster_member *from = &event->members[i];
+        struct elastic_member *to = &roster->members[i];
+        uint32_t bytes = from->owned_bytes < PLAN_MASK_BYTES ? from->owned_bytes : PLAN_MASK_BYTES;
+
+        memcpy(to->id.byte, from->id, ELASTIC_ID_BYTES);
+        to->applied = from->applied;
+        to->frozen = from->frozen;
+        if (bytes > 0)
+            memcpy(to->owned.byte, from->owned, bytes);
+        (void)snprintf(addresses->address[i], COMM_ADDRESS_BYTES, "%s", from->data_address);
+    }
+    return true;
+}
+
+static void on_roster(struct trainer *t, const struct muster_event *event)
+{
+    struct elastic_event e;
+
+    if (event->type == MUSTER_FORMED) {
+        if (event->generation <= t->elastic.number_max ||
+            !fill_roster(event, &t->roster, &t->formed_addresses))
+            return;
+        memcpy(t->key, event->key, sizeof t->key);
+        e = trainer_event_of(ELASTIC_FORMED);
+        t->detect_us = event->detect_us;
+        t->push_us = event->push_us;
+        t->rendezvous_us = event->rendezvous_us;
+        (void)snprintf(t->reason, sizeof t->reason, "%s", event->text);
+    } else if (event->type == MUSTER_PLAN) {
+        if (event->generation <= t->elastic.number_max ||
+            !fill_roster(event, &t->roster, &t->plan_addresses))
+            return;
+        memcpy(t->plan_key, event->key, sizeof t->plan_key);
+        e = trainer_event_of(ELASTIC_PLAN);
+    } else {
+        if (!fill_roster(event, &t->roster, &t->view_addresses))
+            return;
+        memcpy(t->view_key, event->key, sizeof t->view_key);
+        e = trainer_event_of(ELASTIC_VIEW);
+    }
+    e.roster = &t->roster;
+    trainer_event(t, &e);
+}
+
+static void on_waiting(struct trainer *t, const struct muster_event *event)
+{
+    char text[700];
+
+    (void)snprintf(text, sizeof text, "%s%s, since %.1f s", event->paused ? "paused: " : "",
+                   event->text, (double)event->since_ms / 1000.0);
+    report_note(t, text);
+}
+
+static void on_up(struct trainer *t, const struct muster_event *event)
+{
+    struct elastic_event e = trainer_event_of(ELASTIC_CONTROL);
+
+    memcpy(t->job_uid, event->job_uid, sizeof t->job_uid);
+    if (event->text[0] != '\0')
+        report_note(t, event->text);
+    if (t->session_up && event->attached)
+        report_note(t, "the coordinator is back");
+    t->session_up = true;
+    e.ok = true;
+    trainer_event(t, &e);
+}
+
+static void on_ended(struct trainer *t, const struct muster_event *event)
+{
+    t->session_ended = true;
+    uv_poll_stop(&t->session_poll);
+    if (t->leaving)
+        return;
+    trainer_exit(t, event->exit_code, event->text);
+}
+
+static void on_session_event(struct trainer *t, const struct muster_event *event)
+{
+    struct elastic_event e;
+
+    switch (event->type) {
+    case MUSTER_UP:
+        on_up(t, event);
+        return;
+    case MUSTER_DOWN:
+        if (t->elastic.state != ELASTIC_STATE_IDLE)
+            report_note(t, "the coordinator is gone; training goes on");
+        e = trainer_event_of(ELASTIC_CONTROL);
+        break;
+    case MUSTER_WAITING:
+        on_waiting(t, event);
+        return;
+    case MUSTER_FORMED:
+    case MUSTER_PLAN:
+    case MUSTER_VIEW:
+        on_roster(t, event);
+        return;
+    case MUSTER_OVER:
+        report_note(t, event->text);
+        e = trainer_event_of(ELASTIC_OVER);
+        e.number = event->generation;
+        break;
+    case MUSTER_RELEASED:
+        e = trainer_event_of(ELASTIC_RELEASED);
+        break;
+    case MUSTER_DRAIN:
+        report_note(t, event->text);
+        e = trainer_event_of(ELASTIC_STOP);
+        break;
+    case MUSTER_DONE:
+        e = trainer_event_of(ELASTIC_DONE);
+        e.ok = true;
+        break;
+    case MUSTER_ENDED:
+        on_ended(t, event);
+        return;
+    case MUSTER_BARRIER:
+    default:
+        return;
+    }
+    trainer_event(t, &e);
+}
+
+static void drain_events(struct trainer *t)
+{
+    struct muster_event *event;
+
+    while (t->session != NULL && muster_next(t->session, 0, &event) == MUSTER_OK) {
+        on_session_event(t, event);
+        muster_event_free(event);
+    }
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    drain_events(poll->data);
+}
+
+/* ---- to the coordinator --------------------------------------------------------------------- */
+
+static struct muster_position position(const struct trainer *t, uint64_t step)
+{
+    struct muster_position p = {t->elastic.generation.number, t->elastic.generation.nonce, step};
+
+    return p;
+}
+
+static void on_done_timer(uv_timer_t *timer)
+{
+    struct elastic_event e = trainer_event_of(ELASTIC_DONE);
+
+    trainer_event(timer->data, &e);
+}
+
+static void say_report(struct trainer *t, const struct elastic_action *action)
+{
+    struct muster_position p = position(t, action->version);
+    struct muster_report report = {.plan = action->plan, .has_reduced = action->has_reduced,
+                                   .entered = action->entered};
+    uint32_t bytes = (t->shape.shards + 7) / 8;
+
+    if (!plan_mask_empty(&action->shards)) {
+        report.owned = action->shards.byte;
+        report.owned_bytes = bytes;
+    }
+    if (!action->entered && t->elastic.view.number != 0) {
+        p.generation = t->elastic.view.number;
+        p.nonce = t->elastic.view.nonce;
+    }
+    (void)muster_report(t->session, &p, &report);
+}
+
+void control_say(struct trainer *t, const struct elastic_action *action)
+{
+    struct muster_position p = position(t, t->elastic.applied);
+    struct muster_times times = {action->connect_us, action->state_us, action->recompute_us};
+
+    if (t->session == NULL)
+        return;
+    switch ((int)action->type) {
+    case ELASTIC_DO_SEND_REPORT:
+        say_report(t, action);
+        break;
+    case ELASTIC_DO_SEND_ENTERED:
+        p.step = action->step;
+        (void)muster_entered(t->session, &p, &times);
+        break;
+    case ELASTIC_DO_SEND_READY:
+        p.generation = t->elastic.view.number;
+        p.nonce = t->elastic.view.nonce;
+        p.step = action->version;
+        (void)muster_ready(t->session, &p, action->hash);
+        break;
+    case ELASTIC_DO_SEND_PEER_LOST:
+        (void)muster_peer_lost(t->session, &p, action->peer.byte,
+                               (enum muster_lost_why)action->why, action->text);
+        break;
+    case ELASTIC_DO_SEND_LEAVE:
+        (void)muster_leave(t->session, &p, (uint32_t)t->settings->drain_ms);
+        break;
+    case ELASTIC_DO_SEND_FINISHED:
+        (void)muster_finished(t->session, &p, action->hash, t->accuracy);
+        (void)uv_timer_start(&t->done_timer, on_done_timer, t->settings->connect_timeout_ms, 0);
+        break;
+    case ELASTIC_DO_GOODBYE:
+        (void)muster_goodbye(t->session, (uint32_t)action->code, "", 2000);
+        break;
+    default:
+        break;
+    }
+    control_progress(t);
+}
+
+static enum muster_phase phase_of(const struct trainer *t)
+{
+    switch (t->elastic.state) {
+    case ELASTIC_STATE_IDLE:
+    case ELASTIC_STATE_SPARE:
+    case ELASTIC_STATE_PAUSING:
+    case ELASTIC_STATE_LEAVING:
+        return MUSTER_PHASE_WAITING;
+    case ELASTIC_STATE_CONNECTING:
+    case ELASTIC_STATE_COPYING:
+        return MUSTER_PHASE_EXCHANGE;
+    case ELASTIC_STATE_STEPPING:
+        return elastic_owes(&t->elastic) ? MUSTER_PHASE_COMPUTE : MUSTER_PHASE_EXCHANGE;
+    case ELASTIC_STATE_APPLYING:
+        return MUSTER_PHASE_COMPUTE;
+    case ELASTIC_STATE_FROZEN:
+        return MUSTER_PHASE_FROZEN;
+    case ELASTIC_STATE_FINISHING:
+    case ELASTIC_STATE_GONE:
+    default:
+        return t->elastic.evaluated ? MUSTER_PHASE_FINISHED : MUSTER_PHASE_EVALUATE;
+    }
+}
+
+void control_progress(struct trainer *t)
+{
+    struct muster_progress progress = {.phase = phase_of(t),
+                                       .applied = t->elastic.applied,
+                                       .loss = (float)t->loss,
+                                       .samples_per_s = (float)t->samples_per_s,
+                                       .entered_what = ""};
+
+    if (t->session != NULL && !t->session_ended)
+        muster_progress(t->session, &progress);
+}
+
+static void on_beat_timer(uv_timer_t *timer)
+{
+    control_progress(timer->data);
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+int control_open(struct trainer *t, const char *spec, const char *fingerprint, struct error *error)
+{
+    const struct settings *s = t->settings;
+    struct muster_options options;
+    struct muster_error why;
+    char address[COMM_ADDRESS_BYTES] = "", program[64];
+
+    muster_options_init(&options);
+    comm_address(t->comm, address, sizeof address);
+    (void)snprintf(program, sizeof program, "muster-worker %s", version_number());
+    options.coordinator = s->coordinator;
+    options.job = s->job;
+    options.kind = MUSTER_WORKER;
+    options.node = s->node;
+    options.data_address = address;
+    options.program = program;
+    options.spec = spec;
+    options.fingerprint = fingerprint;
+    options.min = (uint32_t)s->min;
+    options.max = (uint32_t)s->max;
+    memcpy(options.member_id, t->me.byte, sizeof options.member_id);
+    memcpy(options.job_uid, t->job_uid, sizeof options.job_uid);
+    options.known_generation = t->known_generation;
+    options.known_applied = t->state.applied;
+    options.connect_timeout_ms = (uint32_t)s->connect_timeout_ms;
+    if (muster_open(&options, &t->session, &why) != MUSTER_OK)
+        return error_set(error, why.exit_code, "%s", why.text);
+    (void)uv_poll_init(t->loop, &t->session_poll, muster_descriptor(t->session));
+    t->session_poll.data = t;
+    t->session_polled = true;
+    (void)uv_poll_start(&t->session_poll, UV_READABLE, on_readable);
+    (void)uv_timer_start(&t->beat_timer, on_beat_timer, BEAT_MS, BEAT_MS);
+    return 0;
+}
+
+void control_close(struct trainer *t)
+{
+    if (t->session_polled)
+        uv_close((uv_handle_t *)&t->session_poll, NULL);
+    t->session_polled = false;
+    muster_close(t->session);
+    t->session = NULL;
+}

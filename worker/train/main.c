@@ -1,0 +1,52 @@
+/* muster-worker: one training process, one device, one rank. */
+#include "base/exits.h"
+#include "base/version.h"
+#include "client/muster.h"
+#include "train/train.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SUMMARY                                                                                    \
+    "Trains a model as one member of an elastic job: workers may die, hang, leave or arrive at any\n" \
+    "moment, and the model that comes out is bit for bit that of an undisturbed run."
+
+static void print_version(void)
+{
+    const struct version_row rows[] = {{"libuv", muster_carrier_version()}};
+
+    version_print(stdout, "muster-worker", rows, sizeof rows / sizeof rows[0]);
+}
+
+int main(int argc, char **argv)
+{
+    struct settings settings = {.max = 0};
+    struct options options;
+    struct error error = {0, ""};
+    int status;
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    options_init(&options, "muster-worker", SUMMARY, settings_table, settings_count);
+    status = options_parse(&options, argc, argv, &settings, &error);
+    if (status == OPTIONS_HELP || status == OPTIONS_VERSION) {
+        if (status == OPTIONS_HELP)
+            options_help(&options, stdout);
+        else
+            print_version();
+        options_release(&options);
+        return EXIT_DONE;
+    }
+    if (status == 0 && options.positional_count > 0)
+        status = error_set(&error, EXIT_USAGE, "unexpected argument '%s'", options.positional[0]);
+    if (status == 0 && settings.max == 0)
+        settings.max = settings.shards;
+    if (status == 0)
+        status = settings_check(&settings, &options, &error);
+    if (status == 0)
+        status = train(&settings, &error);
+    if (error.text[0] != '\0')
+        (void)fprintf(stderr, "muster-worker: %s\n", error.text);
+    options_release(&options);
+    return status;
+}

@@ -1,0 +1,115 @@
+/* Checkpoints: a quick copy of the state between two updates, written behind by a thread of libuv's pool. A
+ * checkpoint that fails is told, and training goes on. */
+#include "train/trainer.h"
+
+#include "base/exits.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct save_job {
+    uv_work_t work;
+    struct trainer *trainer;
+    float *values;           /* a copy */
+    struct ckpt_meta meta;
+    bool last;
+    enum ckpt_code code;
+    struct ckpt_error error;
+};
+
+bool save_open(const struct trainer *t)
+{
+    return t->save != NULL;
+}
+
+static void write_behind(uv_work_t *work)
+{
+    struct save_job *job = work->data;
+    const struct trainer *t = job->trainer;
+
+    job->code = state_save(&t->state, job->values, t->settings->ckpt, &job->meta,
+                           t->settings->ckpt_keep, &job->error);
+}
+
+static void written(uv_work_t *work, int status)
+{
+    struct save_job *job = work->data;
+    struct trainer *t = job->trainer;
+    struct elastic_event event = trainer_event_of(ELASTIC_SAVED);
+    uint64_t again = t->save_again;
+    bool last = job->last;
+    char text[700];
+
+    (void)status;
+    fault_point(t, "saved", job->meta.step);
+    if (job->code != CKPT_OK) {
+        (void)snprintf(text, sizeof text, "checkpoint of step %llu failed, training goes on: %s",
+                       (unsigned long long)job->meta.step, job->error.text);
+        report_note(t, text);
+    }
+    event.version = job->meta.step;
+    free(job->values);
+    free(job);
+    t->save = NULL;
+    t->save_again = 0;
+    if (again != 0 && t->state.applied == again)
+        save_begin(t, again, t->save_last_due);
+    else if (last)
+        trainer_event(t, &event);
+    else
+        trainer_exit(t, -1, NULL); /* perhaps the exit waited for this */
+}
+
+static void describe(const struct trainer *t, struct ckpt_meta *meta, const char *spec)
+{
+    uint64_t per_epoch = plan_steps_per_epoch(&t->shape);
+
+    memset(meta, 0, sizeof *meta);
+    meta->step = t->state.applied;
+    meta->generation = t->settings->standalone ? 0 : t->elastic.generation.number;
+    memcpy(meta->job_uid, t->job_uid, sizeof meta->job_uid);
+    (void)snprintf(meta->job, sizeof meta->job, "%s",
+                   t->settings->job != NULL ? t->settings->job : "standalone");
+    meta->seed = t->settings->seed;
+    meta->epoch = meta->step / per_epoch;
+    meta->step_in_epoch = meta->step % per_epoch;
+    meta->shards = t->shape.shards;
+    meta->loss_scale = 1.0;
+    meta->params_hash = t->hash;
+    (void)snprintf(meta->spec, sizeof meta->spec, "%s", spec);
+}
+
+/* While one is being written, only the newest that was asked for is remembered. */
+void save_begin(struct trainer *t, uint64_t version, bool last)
+{
+    struct save_job *job;
+    char spec[SETTINGS_SPEC_BYTES];
+
+    t->save_last_due = last;
+    if (t->save != NULL) {
+        t->save_again = version;
+        return;
+    }
+    job = calloc(1, sizeof *job);
+    if (job != NULL)
+        job->values = malloc(state_value_bytes(&t->state));
+    if (job == NULL || job->values == NULL) {
+        struct elastic_event event = trainer_event_of(ELASTIC_SAVED);
+
+        free(job);
+        report_note(t, "checkpoint failed, training goes on: out of memory");
+        event.version = version;
+        if (last)
+            trainer_event(t, &event);
+        return;
+    }
+    memcpy(job->values, t->state.values, state_value_bytes(&t->state));
+    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, 0, spec);
+    describe(t, &job->meta, spec);
+    job->trainer = t;
+    job->last = last;
+    job->work.data = job;
+    t->save = job;
+    fault_point(t, "save", version);
+    (void)uv_queue_work(t->loop, &job->work, write_behind, written);
+}

@@ -1,0 +1,143 @@
+#include "train/settings.h"
+
+#include "base/exits.h"
+#include "comm/reduce_plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define FIELD(name) offsetof(struct settings, name)
+
+const struct option_spec settings_table[] = {
+    {"coordinator", OPTION_TEXT, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator), "Job",
+     "where muster-coordinator listens"},
+    {"standalone", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(standalone), "Job",
+     "train alone, without a coordinator: the same loop, the same bits"},
+    {"job", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(job), "Job",
+     "name of the job that this worker joins"},
+    {"min", OPTION_NUMBER, "N", "1", 1, PLAN_WORLD_MAX, NULL, FIELD(min), "Job",
+     "fewest workers that train"},
+    {"max", OPTION_NUMBER, "N", NULL, 1, PLAN_WORLD_MAX, NULL, FIELD(max), "Job",
+     "most workers that train; more are spares; default --shards"},
+    {"node", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(node), "Job",
+     "identity of this host; default its name"},
+    {"data-listen", OPTION_TEXT, "ADDR[:PORT]", NULL, 0, 0, NULL, FIELD(data_listen), "Job",
+     "where other workers reach this one; default the local address of the control connection"},
+    {"connect-timeout", OPTION_DURATION, "TIME", "60s", 100, 86400000, NULL,
+     FIELD(connect_timeout_ms), "Job", "how long an unreachable coordinator is tried"},
+    {"drain-ms", OPTION_DURATION, "TIME", "30s", 100, 86400000, NULL, FIELD(drain_ms), "Job",
+     "after SIGTERM: time for leaving at a boundary, then it goes as lost"},
+
+    {"model", OPTION_CHOICE, "NAME", "convnet", 0, 0, "convnet", FIELD(model), "Training", "what is trained"},
+    {"data", OPTION_TEXT, "DIR", NULL, 0, 0, NULL, FIELD(data), "Training",
+     "folder with MNIST-like idx files; default $MUSTER_DATA, ../shared/data/mnist, the bundled subset"},
+    {"epochs", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(epochs), "Training", "passes over the data"},
+    {"steps", OPTION_NUMBER, "N", NULL, 1, 1e15, NULL, FIELD(steps), "Training",
+     "updates in all, in place of --epochs"},
+    {"global-batch", OPTION_NUMBER, "N", "256", 1, 1048576, NULL, FIELD(global_batch), "Training",
+     "samples of a step, whatever the number of workers"},
+    {"shards", OPTION_NUMBER, "N", "8", 1, PLAN_SHARDS_MAX, NULL, FIELD(shards), "Training",
+     "fixed slices of a global batch; best a power of two, at least --max"},
+    {"seed", OPTION_NUMBER, "N", "0", 0, 9e15, NULL, FIELD(seed), "Training",
+     "of initial values and sample order"},
+    {"init", OPTION_TEXT, "FILE", NULL, 0, 0, NULL, FIELD(init), "Training",
+     "initial values from a safetensors file"},
+    {"precision", OPTION_CHOICE, "P", "fp32", 0, 0, "fp32", FIELD(precision), "Training", "arithmetic"},
+    {"optim", OPTION_CHOICE, "NAME", "adam", 0, 0, "adam|adamw|sgd", FIELD(optim), "Optimizer", "update rule"},
+    {"lr", OPTION_REAL, "X", "0.001", 0, 1000, NULL, FIELD(lr), "Optimizer", "learning rate"},
+    {"beta1", OPTION_REAL, "X", "0.9", 0, 1, NULL, FIELD(beta1), "Optimizer", "Adam's first decay"},
+    {"beta2", OPTION_REAL, "X", "0.999", 0, 1, NULL, FIELD(beta2), "Optimizer", "Adam's second decay"},
+    {"epsilon", OPTION_REAL, "X", "1e-8", 0, 1, NULL, FIELD(epsilon), "Optimizer", "Adam's epsilon"},
+    {"weight-decay", OPTION_REAL, "X", "0", 0, 1000, NULL, FIELD(decay), "Optimizer", "weight decay"},
+    {"momentum", OPTION_REAL, "X", "0", 0, 1, NULL, FIELD(momentum), "Optimizer", "of sgd"},
+    {"nesterov", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(nesterov), "Optimizer", "Nesterov's momentum"},
+    {"clip-norm", OPTION_REAL, "X", "0", 0, 1e9, NULL, FIELD(clip_norm), "Optimizer",
+     "largest norm of the reduced gradient; 0 = no limit"},
+    {"schedule", OPTION_CHOICE, "NAME", "constant", 0, 0, "constant|linear|cosine", FIELD(schedule),
+     "Optimizer", "of the learning rate"},
+    {"warmup", OPTION_NUMBER, "N", "0", 0, 1e15, NULL, FIELD(warmup), "Optimizer", "steps of linear warm-up"},
+
+    {"device", OPTION_CHOICE, "NAME", "cpu", 0, 0, "cpu", FIELD(device), "Machine", "what computes"},
+    {"isa", OPTION_CHOICE, "NAME", "native", 0, 0, "native|avx2|avx512", FIELD(isa), "Machine",
+     "instruction set; it changes the bits, so all workers of a job need the same"},
+    {"threads", OPTION_NUMBER, "N", "1", 1, 64, NULL, FIELD(threads), "Machine",
+     "compute threads; does not change the bits"},
+
+    {"ckpt", OPTION_TEXT, "DIR", NULL, 0, 0, NULL, FIELD(ckpt), "Checkpoints",
+     "folder of checkpoints; the newest valid one is resumed from"},
+    {"ckpt-every", OPTION_NUMBER, "N", "0", 0, 1e15, NULL, FIELD(ckpt_every), "Checkpoints",
+     "steps between checkpoints; 0 = only after the last"},
+    {"ckpt-keep", OPTION_NUMBER, "N", "3", 0, 1000000, NULL, FIELD(ckpt_keep), "Checkpoints",
+     "how many are kept; 0 = all"},
+
+    {"log", OPTION_TEXT, "FILE", NULL, 0, 0, NULL, FIELD(log), "Telling", "JSON lines, one per step"},
+    {"log-samples", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(log_samples), "Telling",
+     "also which samples each shard held, before its sums leave"},
+    {"hash-every", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(hash_every), "Telling",
+     "steps between params_hash in the log"},
+    {"quiet", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(quiet), "Telling", "no progress on the terminal"},
+};
+
+const size_t settings_count = sizeof settings_table / sizeof settings_table[0];
+
+int settings_check(const struct settings *s, const struct options *options, struct error *error)
+{
+    if (!s->standalone && s->job == NULL)
+        return error_set(error, EXIT_USAGE, "--job NAME is needed (or --standalone)");
+    if (!s->standalone && strlen(s->job) > 64)
+        return error_set(error, EXIT_USAGE, "--job: a name has at most 64 bytes");
+    if (s->min > s->max)
+        return error_set(error, EXIT_USAGE, "--min %llu is more than --max %llu",
+                         (unsigned long long)s->min, (unsigned long long)s->max);
+    if (s->max > s->shards)
+        return error_set(error, EXIT_USAGE,
+                         "--max %llu is more than --shards %llu: a worker without a shard would idle",
+                         (unsigned long long)s->max, (unsigned long long)s->shards);
+    if (s->global_batch % s->shards != 0)
+        return error_set(error, EXIT_USAGE, "--global-batch %llu is not a multiple of --shards %llu",
+                         (unsigned long long)s->global_batch, (unsigned long long)s->shards);
+    if (options_given(options, "steps") && options_given(options, "epochs"))
+        return error_set(error, EXIT_USAGE, "--steps and --epochs: give one of them");
+    if (s->ckpt_every != 0 && s->ckpt == NULL)
+        return error_set(error, EXIT_USAGE, "--ckpt-every needs --ckpt DIR");
+    return 0;
+}
+
+void settings_optim(const struct settings *s, uint64_t total_steps, struct optim_options *optim)
+{
+    memset(optim, 0, sizeof *optim);
+    optim->kind = strcmp(s->optim, "adam") == 0    ? DEVICE_ADAM
+                  : strcmp(s->optim, "adamw") == 0 ? DEVICE_ADAMW
+                                                   : DEVICE_SGD;
+    optim->rate = s->lr;
+    optim->beta1 = s->beta1;
+    optim->beta2 = s->beta2;
+    optim->epsilon = s->epsilon;
+    optim->decay = s->decay;
+    optim->momentum = s->momentum;
+    optim->nesterov = s->nesterov;
+    optim->clip_norm = s->clip_norm;
+    optim->schedule = strcmp(s->schedule, "linear") == 0   ? OPTIM_LINEAR
+                      : strcmp(s->schedule, "cosine") == 0 ? OPTIM_COSINE
+                                                           : OPTIM_CONSTANT;
+    optim->warmup_steps = s->warmup;
+    optim->total_steps = total_steps;
+}
+
+void settings_spec(const struct settings *s, uint64_t data_hash, uint64_t samples,
+                   uint64_t init_hash, char spec[SETTINGS_SPEC_BYTES])
+{
+    (void)snprintf(spec, SETTINGS_SPEC_BYTES,
+                   "beta1=%.17g\nbeta2=%.17g\nclip-norm=%.17g\ndata=%016llx\nepochs=%llu\n"
+                   "epsilon=%.17g\nglobal-batch=%llu\ninit=%016llx\nlr=%.17g\nmodel=%s\n"
+                   "momentum=%.17g\nnesterov=%d\noptim=%s\nprecision=%s\nsamples=%llu\n"
+                   "schedule=%s\nseed=%llu\nshards=%llu\nsteps=%llu\nwarmup=%llu\n"
+                   "weight-decay=%.17g\n",
+                   s->beta1, s->beta2, s->clip_norm, (unsigned long long)data_hash,
+                   (unsigned long long)(s->steps != 0 ? 0 : s->epochs), s->epsilon,
+                   (unsigned long long)s->global_batch, (unsigned long long)init_hash, s->lr,
+                   s->model, s->momentum, s->nesterov, s->optim, s->precision,
+                   (unsigned long long)samples, s->schedule, (unsigned long long)s->seed,
+                   (unsigned long long)s->shards, (unsigned long long)s->steps,
+                   (unsigned long long)s->warmup, s->decay);
+}

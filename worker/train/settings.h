@@ -1,0 +1,49 @@
+/* The worker's options as one table, and what follows from them: the spec that defines the bits. */
+#ifndef TRAIN_SETTINGS_H
+#define TRAIN_SETTINGS_H
+
+#include "base/options.h"
+#include "optim/optim.h"
+
+#define SETTINGS_SPEC_BYTES 4096
+
+struct settings {
+    /* job */
+    const char *coordinator, *job;
+    bool standalone;
+    uint64_t min, max;
+    const char *node, *data_listen;
+    uint64_t connect_timeout_ms, drain_ms;
+    /* training */
+    const char *model, *data, *init, *precision;
+    uint64_t epochs, steps, global_batch, shards, seed;
+    const char *optim, *schedule;
+    double lr, beta1, beta2, epsilon, decay, momentum, clip_norm;
+    bool nesterov;
+    uint64_t warmup;
+    /* machine */
+    const char *device, *isa;
+    uint64_t threads;
+    /* checkpoints */
+    const char *ckpt;
+    uint64_t ckpt_every, ckpt_keep;
+    /* telling */
+    const char *log;
+    bool log_samples, quiet;
+    uint64_t hash_every;
+};
+
+extern const struct option_spec settings_table[];
+extern const size_t settings_count;
+
+/* What one option alone cannot say: 0, or EXIT_USAGE with a sentence that names the option. */
+int settings_check(const struct settings *settings, const struct options *options,
+                   struct error *error);
+void settings_optim(const struct settings *settings, uint64_t total_steps,
+                    struct optim_options *optim);
+
+/* "key=value\n" lines, sorted: everything that changes the bits, nothing else. */
+void settings_spec(const struct settings *settings, uint64_t data_hash, uint64_t samples,
+                   uint64_t init_hash, char spec[SETTINGS_SPEC_BYTES]);
+
+#endif

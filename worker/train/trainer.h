@@ -1,0 +1,246 @@
+/* What the files of the trainer share. One loop, one thread; compute threads get tasks and hand them back.
+ *
+ *   train.c     the page: every action of the elastic machine is one named call
+ *   compute.c   tasks: shards, updates, evaluation
+ *   reduce.c    the exchange of a step: sums, comm and device together
+ *   transfer.c  copies of R and state, a spare's catch-up, serving both
+ *   control.c   the coordinator's words to events, and back
+ *   report.c    log lines and the terminal;  save.c  checkpoints */
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
+
+#include "base/error.h"
+#include "base/jsonl.h"
+#include "client/muster.h"
+#include "comm/comm.h"
+#include "data/mnist.h"
+#include "train/elastic.h"
+#include "train/exchange.h"
+#include "train/pool.h"
+#include "train/settings.h"
+#include "train/state.h"
+#include "train/sums.h"
+
+#include <stdio.h>
+#include <uv.h>
+
+#define EVENTS_MAX   64
+#define VISITORS_MAX 16
+#define RECORDS_MAX  64
+
+struct trainer;
+
+/* A thread's own things. */
+struct lane {
+    struct device_stream *stream;
+    struct model_context *model;
+    uint8_t *images, *labels; /* of one shard, gathered */
+};
+
+/* Work for a compute thread. */
+struct shard_task {
+    struct pool_task task;
+    struct trainer *trainer;
+    uint64_t step;
+    uint32_t shard;
+    float *leaf;
+    bool computed;            /* false: it was no longer wanted */
+    struct shard_word {
+        struct pool_word word;
+        struct shard_task *task;
+        struct sums_top top;
+    } words[MODEL_BUCKETS_MAX];
+    uint32_t words_open;      /* told and not yet heard */
+    bool ended;
+    struct shard_task *next_free;
+};
+
+struct range_task {
+    struct pool_task task;
+    struct trainer *trainer;
+    uint64_t first, count;    /* blocks, or test samples */
+    double metrics[3];
+};
+
+/* A spare that catches up here. */
+struct visitor {
+    bool used;
+    uint32_t peer;
+    uint64_t next_chunk;      /* of the state, still to be sent */
+    uint32_t queued;          /* blobs under way to it */
+};
+
+/* Bytes under way that live as long as somebody sends them. */
+struct blob {
+    uint32_t references;
+    size_t bytes;
+    float data[];
+};
+
+/* A record that a spare has received and not yet used up. */
+struct record {
+    uint64_t step;
+    uint64_t plan;
+    float clip;
+    float *reduced;
+};
+
+struct trainer {
+    const struct settings *settings;
+    uv_loop_t *loop;
+    struct elastic elastic;
+    struct elastic_event events[EVENTS_MAX]; /* a ring: events that came while one was worked on */
+    uint32_t events_first, events_count;
+    bool stepping;
+    struct elastic_roster roster;            /* of the event under way */
+    struct plan_shape shape;
+    uint64_t steps_total;
+    struct elastic_id me;
+    int exit_code;
+    bool leaving;                            /* EXIT was said; the loop ends when all is closed */
+    char exit_text[ELASTIC_TEXT_BYTES];
+
+    /* device, data, state */
+    const struct device_ops *ops;
+    struct device *device;
+    struct lane lanes[POOL_THREADS_MAX];
+    struct device_stream *stream;            /* the loop's own */
+    struct pool *pool;
+    struct mnist mnist;
+    struct state state;
+    struct sums sums;
+    uint64_t hash;                           /* of the parameters at state.applied */
+    double loss;                             /* of the last finished step */
+    double accuracy;                         /* on the test set */
+
+    /* compute */
+    struct shard_task *free_tasks;
+    uint32_t shards_open;                    /* shard tasks with a thread or waiting */
+    volatile bool skip_shards;               /* tasks that have not begun do nothing */
+    bool apply_waits;                        /* an update waits for shard tasks to end */
+    uint64_t apply_step;
+    float apply_clip;
+    struct range_task ranges[POOL_THREADS_MAX];
+    uint32_t ranges_open;
+    uint64_t compute_us;                     /* when the step's sums were asked for */
+
+    /* exchange */
+    struct comm *comm;                       /* NULL: alone */
+    struct exchange *exchange[2];            /* by step % 2 */
+    uint64_t exchange_step[2];
+    bool exchange_begun[2], exchange_started[2];
+    uint64_t exchange_base;                  /* oldest step that may be exchanged now */
+    float *staging;                          /* pieces of my chunk, node by node */
+    size_t staging_floats;
+    float *temps;                            /* PLAN_TEMPS_MAX x my largest chunk */
+    size_t temps_floats;
+    uint8_t key[COMM_KEY_BYTES], plan_key[COMM_KEY_BYTES], view_key[COMM_KEY_BYTES];
+    struct addresses {
+        char address[ELASTIC_WORLD_MAX][COMM_ADDRESS_BYTES];
+    } formed_addresses, plan_addresses, view_addresses;
+
+    /* copies */
+    uint64_t copy_version;                   /* asked for; 0 = nothing is */
+    bool copy_state;
+    uint32_t copy_peer;
+    uint64_t copy_bytes, copy_got;
+    bool catching_up, subscribed, caught_up;
+    uint32_t source_rank;
+    uint64_t *chunk_version;                 /* of a spare's state; UINT64_MAX = not here */
+    uint64_t chunk_count, chunks_here;
+    struct record records[RECORDS_MAX];
+    uint32_t record_count;
+    struct visitor visitors[VISITORS_MAX];
+
+    /* control */
+    struct muster *session;
+    uv_poll_t session_poll;
+    bool session_polled, session_up, session_ended;
+    uint8_t job_uid[16];
+    uint64_t known_generation;
+    uv_timer_t done_timer, drain_timer, beat_timer;
+    uint64_t detect_us, push_us, rendezvous_us; /* of the generation being entered */
+    char reason[256];
+
+    /* checkpoints */
+    struct save_job *save;                   /* being written, NULL = none */
+    uint64_t save_again;                     /* version asked for meanwhile */
+    bool save_last_due;
+
+    /* telling */
+    FILE *log;
+    struct jsonl line;
+    bool terminal;
+    uint64_t started_us, told_us, told_step;
+    double samples_per_s;
+    uv_signal_t on_term, on_int;
+    uint32_t signals;
+};
+
+/* ---- train.c */
+void trainer_event(struct trainer *t, const struct elastic_event *event);
+struct elastic_event trainer_event_of(enum elastic_event_type type);
+void trainer_exit(struct trainer *t, int code, const char *text);
+
+/* ---- compute.c */
+int compute_open(struct trainer *t, struct error *error);
+void compute_close(struct trainer *t);
+void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *shards);
+void compute_apply(struct trainer *t, uint64_t step);
+void compute_evaluate(struct trainer *t);
+
+/* ---- reduce.c */
+void reduce_connect(struct trainer *t);
+void reduce_start(struct trainer *t, const struct elastic_action *action);
+void reduce_stop(struct trainer *t);
+void reduce_applied(struct trainer *t);
+void reduce_top(struct trainer *t, const struct sums_top *top);
+void *reduce_place(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
+void reduce_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
+void reduce_prepare(struct trainer *t);
+
+/* ---- transfer.c */
+void transfer_copy(struct trainer *t, const struct elastic_action *action);
+void transfer_catch_up(struct trainer *t);
+void transfer_end_catch_up(struct trainer *t);
+void transfer_applied(struct trainer *t, uint64_t plan);
+void *transfer_place(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
+void transfer_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame, void *payload);
+void transfer_drop(struct trainer *t, uint32_t peer, const struct comm_frame *frame, void *payload);
+void transfer_sent(struct trainer *t, uint32_t peer, void *tag);
+void transfer_lost(struct trainer *t, uint32_t peer);
+void transfer_connected(struct trainer *t, uint32_t peer);
+void transfer_release(struct trainer *t);
+
+/* ---- control.c */
+int control_open(struct trainer *t, const char *spec, const char *fingerprint, struct error *error);
+void control_say(struct trainer *t, const struct elastic_action *action);
+void control_progress(struct trainer *t);
+void control_close(struct trainer *t);
+
+/* ---- report.c */
+int report_open(struct trainer *t, struct error *error);
+void report_generation(struct trainer *t, const struct elastic_action *action);
+void report_step(struct trainer *t, const struct elastic_action *action);
+void report_samples(struct trainer *t, uint64_t step, uint32_t shard);
+void report_done(struct trainer *t);
+void report_note(struct trainer *t, const char *text);
+void report_close(struct trainer *t);
+
+/* ---- save.c */
+void save_begin(struct trainer *t, uint64_t version, bool last);
+bool save_open(const struct trainer *t);
+
+/* Faults for tests: MUSTER_FAULT=phase:step[:rank] kills the process there. Empty without MUSTER_FAULTS. */
+#ifdef MUSTER_FAULTS
+void fault_point(const struct trainer *t, const char *phase, uint64_t step);
+#else
+static inline void fault_point(const struct trainer *t, const char *phase, uint64_t step)
+{
+    (void)t;
+    (void)phase;
+    (void)step;
+}
+#endif
+
+#endif
