@@ -211,6 +211,7 @@ static void stored_form(struct core *core, struct job *job)
         job_try(core, job);
         return;
     }
+    life_new_world(job, job->pending_world);
     enroll(core, job);
     job->number = job->pending_number;
     job->nonce = job->pending_nonce;
@@ -309,9 +310,19 @@ static void finish_if_all(struct core *core, struct job *job)
         generation_done(core, job);
 }
 
+static uint32_t plan_world(const struct core *core, const struct job *job)
+{
+    uint32_t world = 0;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        world += m->in_plan;
+    return world;
+}
+
 /* Every member of the plan is in it: the plan is the generation now. */
 static void take_plan(struct core *core, struct job *job)
 {
+    life_new_world(job, plan_world(core, job));
     job->world = 0;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         bool left = m->in_generation && !m->in_plan;

@@ -109,7 +109,10 @@ struct job {
     uint64_t recoveries;
     bool recovering;              /* the generation follows a loss */
     uint32_t losses;              /* since the last progress */
-    uint64_t progress_step, progress_us, step_us; /* newest step seen, when, and usual duration */
+    uint64_t progress_step;       /* newest step ever seen */
+    uint64_t step_us;             /* usual duration of a step in this group; 0 = not known yet */
+    uint64_t timed_step, timed_us; /* newest step seen in this group, and when it began (0 = not seen) */
+    bool timed;                   /* timed_step is set */
     uint64_t hash;                /* of the finished parameters */
     char reason[CORE_SENTENCE_BYTES];
     /* participants */
@@ -209,6 +212,7 @@ void on_leave(struct core *core, struct member *m, const struct core_message *me
 void member_lost(struct core *core, struct member *m, const char *why, uint64_t detect_us);
 void member_closed(struct core *core, struct member *m);
 void life_tick(struct core *core);
+void life_new_world(struct job *job, uint32_t world);
 void on_peer_lost(struct core *core, struct member *m, const struct core_message *message);
 void on_beat(struct core *core, struct member *m, const struct core_message *message);
 

@@ -108,18 +108,40 @@ void member_closed(struct core *core, struct member *m)
 
 /* ---- beats ---------------------------------------------------------------------------------- */
 
-static void note_progress(struct core *core, struct job *job, uint64_t step)
+/* The group is another one: fewer members take longer. Where the last group got nowhere, what was measured is
+ * not to be trusted at all: it may be why. */
+void life_new_world(struct job *job, uint32_t world)
 {
+    if (job->losses > 0 || world == 0)
+        job->step_us = 0;
+    else if (job->world > world)
+        job->step_us = job->step_us * job->world / world;
+    job->timed = false;
+}
+
+/* Only a step that was seen to begin and to end is measured, and none while mail is read that is old. */
+static void note_speed(const struct core *core, struct job *job, uint64_t step)
+{
+    bool old_mail = core->now_us > core->tick_us + GAP_US;
     uint64_t each_us;
 
-    if (step <= job->progress_step)
+    if (job->timed && step <= job->timed_step)
         return;
-    if (job->progress_us != 0 && job->progress_step != 0) {
-        each_us = (core->now_us - job->progress_us) / (step - job->progress_step);
+    if (job->timed && job->timed_us != 0 && !old_mail) {
+        each_us = (core->now_us - job->timed_us) / (step - job->timed_step);
         job->step_us = job->step_us == 0 ? each_us : (7 * job->step_us + each_us) / 8;
     }
+    job->timed_us = job->timed && !old_mail ? core->now_us : 0;
+    job->timed_step = step;
+    job->timed = true;
+}
+
+static void note_progress(struct core *core, struct job *job, uint64_t step)
+{
+    note_speed(core, job, step);
+    if (step <= job->progress_step)
+        return;
     job->progress_step = step;
-    job->progress_us = core->now_us;
     job->losses = 0;
 }
 
@@ -154,8 +176,9 @@ static void judge_pair(struct core *core, struct job *job, struct member *accuse
         accused->accused = 1;
         job->pair_us = core->now_us;
         generation_over(core, job,
-                        core_say(core, "no data between rank %u and rank %u: %s", accuser->rank,
-                                 accused->rank, text), 0);
+                        core_say(core, "no data between %s and %s: %s",
+                                 core_member_name(core, accuser), core_member_name(core, accused),
+                                 text), 0);
         return;
     }
     accused->accused++;

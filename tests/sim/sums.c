@@ -206,9 +206,9 @@ static void complete(struct sim *sim, uint32_t worker)
     w->exchanging = false;
     if (w->exchange.config.bucket_count > 0) {
         sim_check_sums(sim, worker, w->exchange_step, &w->exchange.config.present);
+        sim_check_exchanged(sim, worker, w->exchange_step, w->exchange_number);
     }
     exchange_votes(&w->exchange, &w->votes);
-    sim_check_exchanged(sim, worker, w->exchange_step, w->exchange_number);
     struct elastic_event event = {.type = ELASTIC_EXCHANGED,
                                   .number = w->exchange_number,
                                   .nonce = w->elastic.generation.nonce,
