@@ -54,8 +54,6 @@ static bool stale(const struct session *session, const struct wire_message *mess
         return true;
     if (number > session->largest)
         return false;
-    if (session->largest_modes == 0) /* known from a manifest only: nobody forms it again */
-        return true;
     return message->header.nonce != session->largest_nonce || session->largest_modes & bit ||
            message->generation.mode == WIRE_MODE_FORMED;
 }
