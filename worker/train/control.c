@@ -59,6 +59,7 @@ static void on_roster(struct trainer *t, const struct muster_event *event)
             !fill_roster(event, &t->roster, &t->plan_addresses))
             return;
         memcpy(t->plan_key, event->key, sizeof t->plan_key);
+        t->plan_told = event->generation;
         e = trainer_event_of(ELASTIC_PLAN);
     } else {
         if (!fill_roster(event, &t->roster, &t->view_addresses))

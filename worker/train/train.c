@@ -28,7 +28,7 @@
 static void take_generation_keys(struct trainer *t)
 {
     /* A generation that was a plan brings the plan's addresses and key with it. */
-    if (t->elastic.generation.number == t->elastic.before)
+    if (t->elastic.generation.number != t->plan_told)
         return;
     memcpy(t->key, t->plan_key, sizeof t->key);
     t->formed_addresses = t->plan_addresses;

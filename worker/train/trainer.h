@@ -138,6 +138,7 @@ struct trainer {
     struct addresses {
         char address[ELASTIC_WORLD_MAX][COMM_ADDRESS_BYTES];
     } formed_addresses, plan_addresses, view_addresses;
+    uint64_t plan_told;                      /* number of the newest plan heard of */
 
     /* copies */
     uint64_t copy_version;                   /* asked for; 0 = nothing is */
