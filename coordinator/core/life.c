@@ -226,9 +226,12 @@ static uint64_t limit_us(const struct core *core, const struct job *job, enum co
     uint64_t usual = job->step_us * core->times.stalled_steps;
     uint64_t least = (uint64_t)core->times.stalled_ms * 1000;
 
-    /* Until its own steps have been timed, a step may take as long as a start. */
-    if (phase != CORE_PHASE_COMPUTE || job->step_us == 0)
+    if (phase != CORE_PHASE_COMPUTE)
         return (uint64_t)core->times.startup_ms * 1000;
+    /* Until its own steps have been timed, a step may take as long as a start, and longer with each loss that
+     * brought nobody any further: perhaps the steps are that long. */
+    if (job->step_us == 0)
+        return (uint64_t)core->times.startup_ms * 1000 * (1 + job->losses);
     return usual > least ? usual : least;
 }
 
