@@ -485,7 +485,8 @@ static void on_exchanged(struct elastic *e, const struct elastic_event *event,
         return;
     }
     /* My last sums may be in everybody's R before the word that they are done has reached this machine. */
-    e->held = due_now(e);
+    if (!e->pausing && !e->last_words)
+        e->held = due_now(e);
     tell_recovered(e, event->now_us, actions);
     if (e->pausing) {
         pause_words(e, actions);
