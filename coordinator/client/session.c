@@ -249,7 +249,6 @@ static void attach(struct session *session, const struct wire_message *message,
     session->admitted = true;
     session->attempts = 0;
     session->job_uid = welcome->job_uid;
-    session->lease_ms = welcome->lease_ms;
     session->beat_ms = welcome->beat_ms < BEAT_MIN_MS   ? BEAT_MIN_MS
                        : welcome->beat_ms > BEAT_MAX_MS ? BEAT_MAX_MS
                                                         : welcome->beat_ms;

@@ -235,7 +235,6 @@ struct session {
     bool admitted;                       /* was welcomed at least once */
     wire_id job_uid;                     /* from the config, then from WELCOME */
     uint32_t beat_ms;                    /* from WELCOME */
-    uint32_t lease_ms;                   /* from WELCOME */
     uint64_t beat_due_us;                /* next beat */
     uint64_t beat_seq;                   /* beats sent */
     uint32_t lag_ms;                     /* how late the last beat was */

@@ -124,28 +124,74 @@ static void early_wakes_are_harmless(void **state)
     bench_release(&bench);
 }
 
+/* Draws the largest pause (beyond = 0) or one more, which wraps to none (beyond = 1). */
+static void check_pauses(uint64_t beyond)
+{
+    static const uint64_t longest_us[] = {100000,  200000,  400000,  800000, 1600000,
+                                          3200000, 5000000, 5000000, 5000000};
+    struct bench bench;
+
+    bench_init(&bench);
+    bench.config.connect_timeout_ms = 0;
+    bench_step_type(&bench, SESSION_START);
+    for (size_t i = 0; i < sizeof longest_us / sizeof longest_us[0]; i++) {
+        bench.random = longest_us[i] + beyond;
+        bench_step(&bench, (struct session_event){.type = SESSION_CLOSED, .text = "refused"});
+        assert_int_equal(bench.actions.count, 0);
+        assert_int_equal(session_wake_us(&bench.session) - bench.now_us,
+                         beyond ? 0 : longest_us[i]);
+        if (!beyond) {
+            bench_wake_at(&bench, session_wake_us(&bench.session) - 1);
+            assert_int_equal(bench.actions.count, 0);
+        }
+        bench_wake_at(&bench, session_wake_us(&bench.session));
+        (void)bench_action(&bench, SESSION_CONNECT);
+    }
+    bench_release(&bench);
+}
+
 static void pauses_are_full_jitter(void **state)
 {
-    static const uint64_t longest_ms[] = {100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000};
+    (void)state;
+    check_pauses(0);
+    check_pauses(1);
+}
+
+/* A welcome makes the next pause short again. */
+static void welcome_resets_the_pauses(void **state)
+{
     struct bench bench;
 
     (void)state;
     bench_init(&bench);
-    bench.config.connect_timeout_ms = 0;
-    bench_step_type(&bench, SESSION_START);
-    for (size_t i = 0; i < sizeof longest_ms / sizeof longest_ms[0]; i++) {
-        bench.random = longest_ms[i] * 1000; /* the largest draw: the whole pause */
-        bench_step(&bench, (struct session_event){.type = SESSION_CLOSED, .text = "refused"});
-        assert_int_equal(bench.actions.count, 0);
-        assert_int_equal(session_wake_us(&bench.session) - bench.now_us, longest_ms[i] * 1000);
-        bench_wake_at(&bench, session_wake_us(&bench.session) - 1);
-        assert_int_equal(bench.actions.count, 0);
+    bench_attach(&bench);
+    for (uint32_t i = 0; i < 8; i++) {
+        bench.random = 100000;
+        bench_step(&bench, (struct session_event){.type = SESSION_CLOSED, .text = "gone"});
+        assert_int_equal(session_wake_us(&bench.session) - bench.now_us, 100000);
         bench_wake_at(&bench, session_wake_us(&bench.session));
-        (void)bench_action(&bench, SESSION_CONNECT);
+        bench_step_type(&bench, SESSION_CONNECTED);
+        bench_welcome(&bench);
+        assert_int_equal(bench.session.attempts, 0);
     }
-    bench.random = 5000001; /* wraps to the shortest */
-    bench_step(&bench, (struct session_event){.type = SESSION_CLOSED, .text = "refused"});
-    assert_int_equal(session_wake_us(&bench.session), bench.now_us);
+    bench_release(&bench);
+}
+
+/* Rosters of many generations fit in the memory of two. */
+static void rosters_do_not_pile_up(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    for (uint64_t number = 1; number <= 200; number += 2) {
+        bench_tell(&bench, WIRE_MODE_FORMED, number, number);
+        bench_tell(&bench, WIRE_MODE_PLAN, number + 1, number + 1);
+    }
+    bench_reconnect(&bench);
+    assert_int_equal(bench_sent(&bench)->header.generation, 199);
+    assert_int_equal(bench_sent(&bench)->hello.roster_count, 2);
     bench_release(&bench);
 }
 
@@ -324,11 +370,13 @@ static void stale_generations_are_dropped(void **state)
     assert_int_equal(bench.actions.count, 1);
     bench_over(&bench, 5); /* again */
     assert_int_equal(bench.actions.count, 0);
+    bench_over(&bench, 6); /* the plan is over already */
+    assert_int_equal(bench.actions.count, 0);
     bench_tell(&bench, WIRE_MODE_FORMED, 6, 66); /* the number of a plan that ended */
     assert_int_equal(bench.actions.count, 0);
     bench_tell(&bench, WIRE_MODE_FORMED, 7, 77);
     assert_int_equal(bench.actions.count, 1);
-    assert_int_equal(bench.session.dropped, 6);
+    assert_int_equal(bench.session.dropped, 7);
     bench_release(&bench);
 }
 
@@ -508,6 +556,8 @@ int main(void)
         cmocka_unit_test(beats_keep_their_grid),
         cmocka_unit_test(early_wakes_are_harmless),
         cmocka_unit_test(pauses_are_full_jitter),
+        cmocka_unit_test(welcome_resets_the_pauses),
+        cmocka_unit_test(rosters_do_not_pile_up),
         cmocka_unit_test(gives_up_before_it_was_admitted),
         cmocka_unit_test(deadlines_of_a_connection),
         cmocka_unit_test(refusal_ends_it),

@@ -238,12 +238,30 @@ static void limits_agree_with_tables(void **state)
     }
 }
 
+/* By hand: tag, length and content of every field at its largest. */
+static void largest_bodies_by_hand(void **state)
+{
+    const struct lint_table *member = lint_table(FRAME_GENERATION)->fields[3].inside;
+    const size_t member_bytes = 18 + 6 + 6 + 66 + 66 + 6 + 66 + 11 + (1 + 2 + 128) + 2;
+
+    (void)state;
+    assert_int_equal(lint_table_bytes_max(lint_table(FRAME_BEAT_ACK)), 1 + 10);
+    assert_int_equal(lint_table_bytes_max(lint_table(FRAME_LEAVE)), 1 + 5);
+    assert_int_equal(lint_table_bytes_max(lint_table(FRAME_FINISHED)), 1 + 10 + 1 + 8);
+    assert_int_equal(lint_table_bytes_max(lint_table(FRAME_RELEASED)), 1 + 2 + 256);
+    assert_int_equal(lint_table_bytes_max(lint_table(FRAME_OVER)), 1024 * 18 + 1 + 2 + 256);
+    assert_int_equal(lint_table_bytes_max(member), member_bytes);
+    assert_int_equal(lint_table_bytes_max(lint_table(FRAME_GENERATION)),
+                     2 + 18 + 1024 * (1 + 2 + member_bytes) + (1 + 2 + 256) + 2 + 3 * 11);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_agree_with_schema),
         cmocka_unit_test(lists_agree_with_tables),
         cmocka_unit_test(limits_agree_with_tables),
+        cmocka_unit_test(largest_bodies_by_hand),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
