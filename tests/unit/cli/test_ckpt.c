@@ -40,6 +40,7 @@ static void setup(struct folder *folder)
     for (uint64_t step = 5; step <= 9; step += 4) {
         meta->step = step;
         meta->generation = 2;
+        meta->loss_scale = 1;
         assert_int_equal(ckpt_save(folder->path, meta, &file, 1, 0, &error), CKPT_OK);
     }
     free(meta);
