@@ -5,7 +5,9 @@
  *   4. After STOP_EXCHANGE no EXCHANGED of that generation counts: `state` is no longer STEPPING.
  *   5. held is a subset of asked; both belong to step `applied` and are emptied when it grows.
  *   6. A plan is entered only after a step in which every word held it, so all enter after the same one.
- *   7. Nothing is exchanged in IDLE, SPARE, FROZEN, LEAVING, GONE. */
+ *   7. Nothing is exchanged in IDLE, SPARE, FROZEN, LEAVING, GONE.
+ *   8. While the state is a mixture of versions (mixed: a copy or a catch-up has begun and is not whole) no
+ *      version of it is claimed: it is read again (RELOAD) before anything is reported or begun with it. */
 #include "train/elastic.h"
 
 #include <assert.h>
@@ -190,26 +192,54 @@ static struct elastic_action *save(struct elastic *e, struct elastic_actions *ac
     return action;
 }
 
+static void reload(struct elastic *e, struct elastic_actions *actions)
+{
+    e->mixed = true;
+    if (!e->reloading)
+        act(actions, ELASTIC_DO_RELOAD);
+    e->reloading = true;
+}
+
+/* Frozen: says what it holds, at once or when it has something to hold again. */
+static void freeze(struct elastic *e, struct elastic_actions *actions)
+{
+    e->state = ELASTIC_STATE_FROZEN;
+    if (e->mixed)
+        reload(e, actions);
+    else
+        report(e, actions);
+}
+
+/* One that never trained: a spare that is in step says so, any other looks for a newer checkpoint. */
+static void on_over_outside(struct elastic *e, struct elastic_actions *actions)
+{
+    if (e->state == ELASTIC_STATE_SPARE) {
+        act(actions, ELASTIC_DO_END_CATCH_UP);
+        e->view.number = 0;
+    } else {
+        e->mixed = true;
+    }
+    e->entered = false;
+    freeze(e, actions);
+}
+
 static void on_over(struct elastic *e, const struct elastic_event *event,
                     struct elastic_actions *actions)
 {
     if (e->state == ELASTIC_STATE_GONE)
         return;
-    if (e->state == ELASTIC_STATE_SPARE) {
-        act(actions, ELASTIC_DO_END_CATCH_UP);
-        e->view.number = 0;
-        e->entered = false;
-        report(e, actions);
+    if (e->state == ELASTIC_STATE_SPARE || e->generation.number == 0) {
+        on_over_outside(e, actions);
         return;
     }
-    if (e->generation.number == 0 || event->number < e->before)
+    if (event->number < e->before)
         return;
     if (e->state != ELASTIC_STATE_FROZEN)
         act(actions, ELASTIC_DO_STOP_EXCHANGE);
     if (e->state == ELASTIC_STATE_APPLYING)
         e->freeze_after_apply = true;
     else
-        report(e, actions);
+        freeze(e, actions);
 }
 
 /* ---- entering a generation ------------------------------------------------------------------ */
@@ -221,11 +251,12 @@ static void connect(struct elastic *e, uint64_t now_us, struct elastic_actions *
     e->entered = false;
     e->leave_sent = false;
     e->recovering = true;
+    e->connected = false;
     e->formed_us = now_us;
     e->connected_us = now_us;
     e->state = ELASTIC_STATE_CONNECTING;
     act(actions, ELASTIC_DO_CONNECT);
-    if (e->applied == e->generation.step)
+    if (e->applied == e->generation.step && !e->mixed)
         compute_missing(e, actions);
 }
 
@@ -244,6 +275,8 @@ static void on_formed(struct elastic *e, const struct elastic_event *event,
         act(actions, ELASTIC_DO_END_CATCH_UP);
     else if (e->state != ELASTIC_STATE_IDLE && e->state != ELASTIC_STATE_FROZEN)
         act(actions, ELASTIC_DO_STOP_EXCHANGE);
+    if (e->mixed)
+        reload(e, actions);
     e->number_max = roster->number;
     e->generation = *roster;
     e->before = roster->number;
@@ -339,6 +372,12 @@ static void on_plan(struct elastic *e, const struct elastic_event *event,
     }
 }
 
+static void catch_up(struct elastic *e, struct elastic_actions *actions)
+{
+    e->mixed = true;
+    act(actions, ELASTIC_DO_CATCH_UP);
+}
+
 static void on_view(struct elastic *e, const struct elastic_event *event,
                     struct elastic_actions *actions)
 {
@@ -351,7 +390,8 @@ static void on_view(struct elastic *e, const struct elastic_event *event,
     e->plan.number = 0;
     e->entered = false;
     e->state = ELASTIC_STATE_SPARE;
-    act(actions, ELASTIC_DO_CATCH_UP);
+    if (!e->reloading)
+        catch_up(e, actions);
 }
 
 /* ---- reaching the generation's step --------------------------------------------------------- */
@@ -370,6 +410,7 @@ static void copy_next(struct elastic *e, struct elastic_actions *actions)
             (!e->copying_state && !holder->frozen))
             continue;
         e->source_next = rank + 1;
+        e->mixed = e->copying_state;
         action = act(actions,
                      e->copying_state ? ELASTIC_DO_COPY_STATE : ELASTIC_DO_COPY_REDUCED);
         action->from = rank;
@@ -391,6 +432,27 @@ static void copy_next(struct elastic *e, struct elastic_actions *actions)
             action->why = ELASTIC_LOST_UNREACHABLE;
             return;
         }
+    /* The coordinator believed that I hold it. */
+    act(actions, ELASTIC_DO_STOP_EXCHANGE);
+    freeze(e, actions);
+}
+
+/* Connected, and what is held is whole: to the generation's step. Who holds a later version says so, and the
+ * generation is formed again: the highest step wins. */
+static void reach_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
+{
+    if (e->applied == e->generation.step) {
+        enter_step(e, now_us, actions);
+        return;
+    }
+    if (e->applied > e->generation.step) {
+        act(actions, ELASTIC_DO_STOP_EXCHANGE);
+        report(e, actions);
+        return;
+    }
+    e->copying_state = e->applied + 1 != e->generation.step;
+    e->source_next = 0;
+    copy_next(e, actions);
 }
 
 static void on_connected(struct elastic *e, const struct elastic_event *event,
@@ -398,14 +460,30 @@ static void on_connected(struct elastic *e, const struct elastic_event *event,
 {
     if (e->state != ELASTIC_STATE_CONNECTING || event->number != e->generation.number)
         return;
+    e->connected = true;
     e->connected_us = event->now_us;
-    if (e->applied == e->generation.step) {
-        enter_step(e, event->now_us, actions);
+    if (!e->mixed)
+        reach_step(e, event->now_us, actions);
+}
+
+/* The newest checkpoint was read again, or the first state was made again. */
+static void on_reloaded(struct elastic *e, const struct elastic_event *event,
+                        struct elastic_actions *actions)
+{
+    if (!e->reloading)
         return;
-    }
-    e->copying_state = e->applied + 1 != e->generation.step;
-    e->source_next = 0;
-    copy_next(e, actions);
+    e->reloading = false;
+    e->mixed = false;
+    e->has_reduced = false;
+    new_version(e, event->version, event->hash);
+    if (e->state == ELASTIC_STATE_SPARE)
+        catch_up(e, actions);
+    else if (e->state == ELASTIC_STATE_FROZEN)
+        report(e, actions);
+    else if (e->state == ELASTIC_STATE_CONNECTING && e->connected)
+        reach_step(e, event->now_us, actions);
+    else if (e->state == ELASTIC_STATE_CONNECTING && e->applied == e->generation.step)
+        compute_missing(e, actions);
 }
 
 static void on_copied(struct elastic *e, const struct elastic_event *event,
@@ -420,6 +498,7 @@ static void on_copied(struct elastic *e, const struct elastic_event *event,
     if (e->copying_state) {
         new_version(e, event->version, event->hash);
         e->has_reduced = false;
+        e->mixed = false;
         enter_step(e, event->now_us, actions);
         return;
     }
@@ -523,7 +602,7 @@ static void on_applied(struct elastic *e, const struct elastic_event *event,
     e->reapplying = false;
     if (e->freeze_after_apply) {
         e->freeze_after_apply = false;
-        report(e, actions);
+        freeze(e, actions);
     } else if (reapplied) {
         enter_step(e, event->now_us, actions);
     } else if (e->boundary) {
@@ -570,6 +649,7 @@ static void on_caught_up(struct elastic *e, const struct elastic_event *event,
         return;
     new_version(e, event->version, event->hash);
     e->has_reduced = false;
+    e->mixed = false;
     action = act(actions, ELASTIC_DO_SEND_READY);
     action->version = event->version;
     action->hash = event->hash;
@@ -598,7 +678,7 @@ static void on_record_applied(struct elastic *e, const struct elastic_event *eve
 static void on_stop(struct elastic *e, struct elastic_actions *actions)
 {
     e->stop = true;
-    if (e->state == ELASTIC_STATE_IDLE || e->state == ELASTIC_STATE_SPARE) {
+    if (e->generation.number == 0 && e->state != ELASTIC_STATE_GONE) {
         leave_for_good(e, actions, 0, "left before it trained");
         return;
     }
@@ -696,8 +776,14 @@ void elastic_step(struct elastic *e, const struct elastic_event *event,
     case ELASTIC_COPIED:
         on_copied(e, event, actions);
         break;
+    case ELASTIC_RELOADED:
+        on_reloaded(e, event, actions);
+        break;
     case ELASTIC_CAUGHT_UP:
         on_caught_up(e, event, actions);
+        break;
+    case ELASTIC_BEHIND:
+        e->mixed = e->mixed || e->state == ELASTIC_STATE_SPARE;
         break;
     case ELASTIC_RECORD_APPLIED:
         on_record_applied(e, event, actions);
@@ -714,67 +800,4 @@ void elastic_step(struct elastic *e, const struct elastic_event *event,
         on_stop(e, actions);
         break;
     }
-}
-
-int elastic_check(const struct elastic *e, const char **sentence)
-{
-    struct plan_mask more = plan_mask_minus(&e->held, &e->asked);
-
-    *sentence = "";
-    if (e->generation.number > e->number_max) {
-        *sentence = "a generation was entered that is newer than the newest one seen";
-        return 1;
-    }
-    if (e->applied > e->config.steps_total) {
-        *sentence = "more updates applied than the job has steps";
-        return 2;
-    }
-    if (!plan_mask_empty(&more)) {
-        *sentence = "sums are held that nobody asked for";
-        return 5;
-    }
-    if (e->plan.number != 0 && e->plan.number <= e->generation.number) {
-        *sentence = "a plan is held that is not newer than the generation";
-        return 6;
-    }
-    if (elastic_training(e) && e->rank >= e->generation.world) {
-        *sentence = "it trains without a rank";
-        return 7;
-    }
-    return 0;
-}
-
-/* ---- names ---------------------------------------------------------------------------------- */
-
-const char *elastic_state_word(enum elastic_state state)
-{
-    static const char *const words[] = {
-#define ELASTIC_STATE_WORD(name, word) word,
-        ELASTIC_STATES(ELASTIC_STATE_WORD)
-#undef ELASTIC_STATE_WORD
-    };
-
-    return words[state];
-}
-
-const char *elastic_event_name(enum elastic_event_type type)
-{
-    static const char *const names[] = {
-#define ELASTIC_EVENT_NAME(name) #name,
-        ELASTIC_EVENTS(ELASTIC_EVENT_NAME)
-#undef ELASTIC_EVENT_NAME
-    };
-
-    return names[type];
-}
-
-const char *elastic_action_name(enum elastic_action_type type)
-{
-    static const char *const names[] = {
-#define ELASTIC_DO_NAME(name) #name,
-        ELASTIC_DO(ELASTIC_DO_NAME)
-#undef ELASTIC_DO_NAME
-    };
-
-    return names[type];
 }

@@ -1,5 +1,5 @@
-/* Named fault points, in test builds only: MUSTER_FAULT=phase:step[:rank] kills this process with SIGKILL when it
- * comes to that phase of that step (at that rank). The phases are the first arguments of fault_point(). */
+/* Named fault points, in test builds only: MUSTER_FAULT=phase:step:rank:generation kills this process with SIGKILL
+ * when it comes to that phase; * stands for any. The phases are the first arguments of fault_point(). */
 #include "train/trainer.h"
 
 #ifdef MUSTER_FAULTS
@@ -7,12 +7,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* One field after its colon: "*", or the number; a field that is not there matches. */
+static bool matches(const char **at, uint64_t value)
+{
+    char *end;
+    uint64_t wanted;
+
+    if (**at != ':')
+        return true;
+    if ((*at)[1] == '*') {
+        *at += 2;
+        return true;
+    }
+    wanted = strtoull(*at + 1, &end, 10);
+    *at = end;
+    return wanted == value;
+}
+
 void fault_point(const struct trainer *t, const char *phase, uint64_t step)
 {
     static const char *text;
     static int looked;
     size_t length = strlen(phase);
-    char *end;
+    const char *at;
 
     if (!looked) {
         looked = 1;
@@ -20,9 +37,9 @@ void fault_point(const struct trainer *t, const char *phase, uint64_t step)
     }
     if (text == NULL || strncmp(text, phase, length) != 0 || text[length] != ':')
         return;
-    if (strtoull(text + length + 1, &end, 10) > step)
-        return;
-    if (*end == ':' && strtoul(end + 1, NULL, 10) != t->elastic.rank)
+    at = text + length;
+    if (!matches(&at, step) || !matches(&at, t->elastic.rank) ||
+        !matches(&at, t->elastic.generation.number))
         return;
     (void)raise(SIGKILL);
 }
