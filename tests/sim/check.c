@@ -76,6 +76,7 @@ static void check_start(struct sim *sim, const struct wire_message *message)
     for (uint32_t i = 0; sim->workers != NULL && i < sim->member_count; i++) {
         if (sim->members[i].proc.alive && !sim->members[i].stop_asked &&
             sim->workers[i].elastic.generation.number >= sim->check.number_before &&
+            sim->workers[i].version != SIM_NO_VERSION &&
             sim->workers[i].version > message->header.step + 1 && !sim->check.unprotected) {
             sim_fail(sim,
                      "generation %" PRIu64 " begins at step %" PRIu64 ", but worker %u lives and "

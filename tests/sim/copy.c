@@ -101,7 +101,8 @@ static void part(struct sim *sim, uint32_t worker, const struct sim_frame *frame
     for (uint32_t i = 0; i < frame->cell_count; i++) {
         uint32_t cell = frame->cell_first + i;
         if (copy->state) {
-            copy->params[cell] = cells[i];
+            w->params[cell] = cells[i]; /* in place: the version is none until it is whole */
+            w->version = SIM_NO_VERSION;
         } else {
             w->reduced[cell] = cells[i];
             w->reduced_of[cell] = frame->step + 1;
@@ -113,7 +114,6 @@ static void part(struct sim *sim, uint32_t worker, const struct sim_frame *frame
         return;
     }
     if (copy->state) {
-        memcpy(w->params, copy->params, sizeof w->params);
         sim_device_new_version(sim, worker, copy->version);
         sim_check_copied(sim, worker, copy->version);
     }

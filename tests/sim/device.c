@@ -196,7 +196,7 @@ static void saved(struct sim *sim, uint32_t worker, uint32_t i)
                                                          .version = w->saves[i].version});
 }
 
-const struct sim_checkpoint *sim_device_newest(const struct sim *sim)
+static const struct sim_checkpoint *newest_valid(const struct sim *sim)
 {
     const struct sim_checkpoint *newest = NULL;
     for (uint32_t i = 0; i < SIM_CHECKPOINTS; i++) {
@@ -207,6 +207,34 @@ const struct sim_checkpoint *sim_device_newest(const struct sim *sim)
         }
     }
     return newest;
+}
+
+/* The newest valid one, or the first state: NULL. */
+const struct sim_checkpoint *sim_device_load(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    const struct sim_checkpoint *newest = newest_valid(sim);
+    toy_params_first(&sim->setup.job, w->params);
+    if (newest != NULL) {
+        memcpy(w->params, newest->params, sizeof w->params);
+    }
+    sim_device_new_version(sim, worker, newest != NULL ? newest->version : 0);
+    sim_check_loaded(sim, worker, newest);
+    return newest;
+}
+
+void sim_device_reload(struct sim *sim, uint32_t worker)
+{
+    later(sim, worker, SIM_WORK_RELOAD, 0, 20000);
+}
+
+static void reloaded(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    (void)sim_device_load(sim, worker);
+    w->corrupt = false;
+    sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_RELOADED,
+                                                         .version = w->version, .hash = w->hash});
 }
 
 /* ---- the rest ------------------------------------------------------------------------------- */
@@ -235,6 +263,9 @@ void sim_device_work(struct sim *sim, uint32_t worker, enum sim_work work, uint6
     case SIM_WORK_EVALUATE:
         sim->workers[worker].evaluating = false;
         sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_EVALUATED});
+        break;
+    case SIM_WORK_RELOAD:
+        reloaded(sim, worker);
         break;
     case SIM_WORK_DRAIN:
     case SIM_WORK_UNHEARD:

@@ -209,6 +209,9 @@ static void act(struct sim *sim, uint32_t worker, const struct elastic_action *a
     case ELASTIC_DO_END_CATCH_UP:
         sim_joiner_end(sim, worker);
         break;
+    case ELASTIC_DO_RELOAD:
+        sim_device_reload(sim, worker);
+        break;
     case ELASTIC_DO_SEND_REPORT:
         say_report(sim, worker, action);
         break;
@@ -485,16 +488,11 @@ static void reset(struct sim_worker *w)
 
 static void load(struct sim *sim, uint32_t worker, struct session_config *config)
 {
-    struct sim_worker *w = &sim->workers[worker];
-    const struct sim_checkpoint *newest = sim_device_newest(sim);
-    toy_params_first(&sim->setup.job, w->params);
+    const struct sim_checkpoint *newest = sim_device_load(sim, worker);
     if (newest != NULL) {
-        memcpy(w->params, newest->params, sizeof w->params);
         config->known_applied = newest->version;
         config->known_generation = newest->generation;
     }
-    sim_device_new_version(sim, worker, config->known_applied);
-    sim_check_loaded(sim, worker, newest);
 }
 
 void sim_worker_birth(struct sim *sim, uint32_t worker, struct session_config *config)

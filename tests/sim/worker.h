@@ -20,6 +20,7 @@
 #define SIM_SAVES_MAX   4u
 #define SIM_CHECKPOINTS 3u /* kept */
 #define SIM_KEYS        8u
+#define SIM_NO_VERSION  UINT64_MAX
 
 struct sim;
 
@@ -29,6 +30,7 @@ enum sim_work {
     SIM_WORK_APPLY,
     SIM_WORK_SAVE,      /* value = index of the save */
     SIM_WORK_EVALUATE,
+    SIM_WORK_RELOAD,
     SIM_WORK_DRAIN,     /* the drain deadline */
     SIM_WORK_UNHEARD,   /* finished, and no coordinator for so long; value = how often it was down */
     SIM_WORK_COPY,      /* part of the state is due for a joiner */
@@ -67,7 +69,6 @@ struct sim_copy {
     uint64_t version;   /* state: wanted version; R: its step */
     uint64_t serial;    /* answers to older requests are void */
     uint32_t cells;     /* that have come */
-    uint64_t params[TOY_CELLS_MAX]; /* state: what has come so far */
 };
 
 struct sim_key {
@@ -162,10 +163,11 @@ void sim_device_compute(struct sim *sim, uint32_t worker, uint64_t step,
                         const struct plan_mask *shards);
 void sim_device_apply(struct sim *sim, uint32_t worker, uint64_t step);
 void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version);
+void sim_device_reload(struct sim *sim, uint32_t worker);
 void sim_device_evaluate(struct sim *sim, uint32_t worker);
 void sim_device_new_version(struct sim *sim, uint32_t worker, uint64_t version);
 void sim_device_work(struct sim *sim, uint32_t worker, enum sim_work work, uint64_t value);
-const struct sim_checkpoint *sim_device_newest(const struct sim *sim);
+const struct sim_checkpoint *sim_device_load(struct sim *sim, uint32_t worker);
 
 /* sums.c: the exchange of a step, and copies of R and of the state */
 void sim_sums_begin(struct sim *sim, uint32_t worker, const struct elastic_action *action);

@@ -88,7 +88,9 @@ enum elastic_lost_why {
     X(EXCHANGED)      /* number, nonce, step, votes */                                             \
     X(APPLIED)        /* version, hash */                                                          \
     X(COPIED)         /* ok; R(version - 1) or the state at version has arrived, or has not */     \
+    X(RELOADED)       /* version, hash: answer to RELOAD */                                        \
     X(CAUGHT_UP)      /* version, hash: a spare's whole state is at version, and it is connected */\
+    X(BEHIND)         /* a spare's catch-up began again from the start */                          \
     X(RECORD_APPLIED) /* version, hash, plan (entered after that step, 0 = none) */                \
     X(SAVED)          /* version */                                                                \
     X(EVALUATED)      /* the test set has been gone through */                                     \
@@ -132,6 +134,8 @@ struct elastic_event {
     X(COPY_STATE)     /* version, from: parameters and optimizer state; -> COPIED */               \
     X(CATCH_UP)       /* elastic.view: connect, subscribe, copy; -> CAUGHT_UP, RECORD_APPLIED */   \
     X(END_CATCH_UP)   /* records are no longer needed or no longer come */                         \
+    X(RELOAD)         /* the state is a mixture of versions, or perhaps old: read the newest          \
+                         checkpoint, or make the first state anew; -> RELOADED */                  \
     X(SEND_REPORT)    /* to the coordinator: applied, plan, owned, has_reduced, entered */         \
     X(SEND_ENTERED)   /* step, connect_us, state_us, recompute_us */                               \
     X(SEND_READY)     /* version, hash */                                                          \
@@ -221,6 +225,9 @@ struct elastic {
     bool leave_sent;                    /* for this generation */
     bool evaluated, saved_last, last_words;
     bool control;                       /* the coordinator is connected */
+    bool mixed;                         /* the state is of no version: a copy or a catch-up has begun */
+    bool reloading;                     /* RELOAD was asked for and has not been answered */
+    bool connected;                     /* CONNECTING: the data plane stands already */
     uint64_t pending_plan;              /* a spare saw this plan entered before it was told of it */
     bool copying_state;                 /* the copy under way is the whole state, not R */
     uint32_t source_next;               /* first rank not yet asked for it */

@@ -36,6 +36,8 @@ static void take_generation_keys(struct trainer *t)
     t->detect_us = t->push_us = t->rendezvous_us = 0;
 }
 
+static void reload_state(struct trainer *t);
+
 static void do_action(struct trainer *t, const struct elastic_action *action)
 {
     switch (action->type) {
@@ -65,6 +67,9 @@ static void do_action(struct trainer *t, const struct elastic_action *action)
         break;
     case ELASTIC_DO_END_CATCH_UP:
         transfer_end_catch_up(t);
+        break;
+    case ELASTIC_DO_RELOAD:
+        reload_state(t);
         break;
     case ELASTIC_DO_STEP_DONE:
         report_step(t, action);
@@ -293,6 +298,38 @@ static int load_state(struct trainer *t, const char *spec, struct error *error)
     return 0;
 }
 
+/* The state is known by its hashes, and the sums of its step can begin. */
+static void take_state(struct trainer *t)
+{
+    struct plan_mask present = plan_present(&t->shape, t->state.applied);
+
+    state_hash_all(&t->state, t->stream);
+    t->hash = state_hash(&t->state, t->stream);
+    sums_begin(&t->sums, t->shape.shards, &present);
+}
+
+/* A copy that was not finished left a mixture behind, or a newer checkpoint may be there. */
+static void reload_state(struct trainer *t)
+{
+    struct elastic_event event = trainer_event_of(ELASTIC_RELOADED);
+    char spec[SETTINGS_SPEC_BYTES];
+    struct error error;
+    int status;
+
+    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, 0, spec);
+    t->state.applied = 0;
+    memset(t->state.values, 0, state_value_bytes(&t->state));
+    status = load_state(t, spec, &error);
+    if (status != 0) {
+        trainer_exit(t, status, error.text);
+        return;
+    }
+    take_state(t);
+    event.version = t->state.applied;
+    event.hash = t->hash;
+    trainer_event(t, &event);
+}
+
 static int open_device(struct trainer *t, struct error *error)
 {
     struct device_options options = {t->settings->isa};
@@ -400,7 +437,6 @@ static void open_handles(struct trainer *t)
 static int open_all(struct trainer *t, struct error *error)
 {
     struct elastic_config config;
-    struct plan_mask present;
     char spec[SETTINGS_SPEC_BYTES], fingerprint[1000];
     int status = report_open(t, error);
 
@@ -416,10 +452,7 @@ static int open_all(struct trainer *t, struct error *error)
     status = load_state(t, spec, error);
     if (status != 0)
         return status;
-    state_hash_all(&t->state, t->stream);
-    t->hash = state_hash(&t->state, t->stream);
-    present = plan_present(&t->shape, t->state.applied);
-    sums_begin(&t->sums, t->shape.shards, &present);
+    take_state(t);
     status = compute_open(t, error);
     if (status != 0)
         return status;
