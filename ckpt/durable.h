@@ -6,8 +6,8 @@
 #include "ckpt/error.h"
 
 struct ckpt_bytes {
-    const void *data;
-    size_t bytes;
+    const void *data; /* the caller's */
+    size_t bytes;     /* of data */
 };
 
 /* The parts one after another into folder/name. */
