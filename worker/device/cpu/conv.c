@@ -29,8 +29,9 @@ struct conv {
     struct tensor weights, weights_back, weights_plain, bias;
     struct tensor dst, pooled, pooled_plain;
     struct tensor ddst, dpooled, dsrc, dweights, dweights_plain, dbias;
-    struct job load, load_back, read_in, forward, plain_out, from_plain, back_weights, back_data,
-        plain_weights, plain_din;
+    struct tensor ddst_weights; /* ddst as backward-weights wants it, when that is another layout */
+    struct job load, load_back, read_in, forward, plain_out, from_plain, for_weights, back_weights,
+        back_data, plain_weights, plain_din;
     int32_t *winner;          /* of each pooled value */
     bool reads_plain;         /* src is plain_in itself (one input channel) */
     bool same_back;           /* forward and backward-data read the same weights */
@@ -136,22 +137,33 @@ static void make_forward(struct maker *m, dnnl_primitive_desc_t *hint, const dnn
     make_reorder(m, &c->load, &c->weights_plain, &c->weights);
 }
 
+/* AVX2 has no blocked kernel for the weights of a convolution that reads one plain channel: there the library
+ * chooses the layout of the gradient, and a copy is made in it. */
 static void make_back_weights(struct maker *m, dnnl_primitive_desc_t hint,
                               const dnnl_memory_desc_t *any)
 {
     struct conv *c = m->c;
+    bool free_layout = c->reads_plain && !m->layer->stream->device->avx512;
+    dnnl_memory_desc_t any_ddst = describe(m, c->ddst.desc.dims, 4, dnnl_format_tag_any);
     dnnl_primitive_desc_t desc = NULL;
     dnnl_convolution_desc_t op;
+    dnnl_memory_t ddst = c->ddst.memory;
 
-    if (ok(m, dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct, &c->src.desc,
-                                                          any, &c->bias.desc, &c->ddst.desc,
-                                                          strides, padding, padding)) &&
+    if (ok(m, dnnl_convolution_backward_weights_desc_init(
+               &op, dnnl_convolution_direct, &c->src.desc, any, &c->bias.desc,
+               free_layout ? &any_ddst : &c->ddst.desc, strides, padding, padding)) &&
         ok(m, dnnl_primitive_desc_create(&desc, &op, NULL, m->engine, hint))) {
+        if (free_layout) {
+            tensor_make(m, &c->ddst_weights,
+                        dnnl_primitive_desc_query_md(desc, dnnl_query_diff_dst_md, 0));
+            make_reorder(m, &c->for_weights, &c->ddst, &c->ddst_weights);
+            ddst = c->ddst_weights.memory;
+        }
         tensor_make(m, &c->dweights,
                     dnnl_primitive_desc_query_md(desc, dnnl_query_diff_weights_md, 0));
         if (ok(m, dnnl_primitive_create(&c->back_weights.primitive, desc))) {
             job_arg(&c->back_weights, DNNL_ARG_SRC, c->src.memory);
-            job_arg(&c->back_weights, DNNL_ARG_DIFF_DST, c->ddst.memory);
+            job_arg(&c->back_weights, DNNL_ARG_DIFF_DST, ddst);
             job_arg(&c->back_weights, DNNL_ARG_DIFF_WEIGHTS, c->dweights.memory);
             job_arg(&c->back_weights, DNNL_ARG_DIFF_BIAS, c->dbias.memory);
         }
@@ -259,7 +271,7 @@ void conv_free(struct conv *c)
     for (struct job *job = &c->load; job <= &c->plain_din; job++)
         if (job->primitive != NULL)
             (void)dnnl_primitive_destroy(job->primitive);
-    for (struct tensor *t = &c->src; t <= &c->dbias; t++)
+    for (struct tensor *t = &c->src; t <= &c->ddst_weights; t++)
         tensor_release(t);
     free(c->winner);
     free(c);
@@ -350,6 +362,7 @@ void conv_backward(struct device_layer *layer, const float *doutput, float *dpar
         pool16_backward(dy, c->winner, c->ddst.data, planes_of(layer), h, w);
     else
         pool8_backward(dy, c->winner, c->ddst.data, planes_of(layer), h, w);
+    job_run(layer, &c->for_weights);
     job_run(layer, &c->back_weights);
     job_run(layer, &c->plain_weights);
     memcpy(dparams, c->dweights_plain.data, weight_count(layer) * sizeof(float));
