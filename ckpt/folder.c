@@ -62,7 +62,8 @@ void folder_temporary_name(uint64_t step, uint64_t generation, char *name)
     static uint64_t calls;
     uint64_t id = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) << 32 | (uint64_t)getpid();
 
-    (void)getrandom(&id, sizeof id, GRND_NONBLOCK);
+    if (getrandom(&id, sizeof id, GRND_NONBLOCK) != (ssize_t)sizeof id)
+        id ^= (uint64_t)getpid() << 20; /* what there is of randomness, and the process */
     (void)snprintf(name, FOLDER_NAME_BYTES, PREFIX "%0*llu" TEMPORARY "%llu-%016llx", DIGITS,
                    (unsigned long long)step, (unsigned long long)generation,
                    (unsigned long long)id);
