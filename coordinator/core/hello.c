@@ -71,6 +71,8 @@ static void take_identity(struct member *m, const struct core_hello *hello)
     m->kind = hello->kind;
     m->pid = hello->pid;
     m->rank_hint = hello->rank_hint;
+    m->asked_min = hello->min;
+    m->asked_max = hello->max;
     core_copy_text(m->node, sizeof m->node, hello->node);
     core_copy_text(m->host, sizeof m->host, hello->host);
     core_copy_text(m->address, sizeof m->address, hello->data_address);

@@ -30,6 +30,7 @@ struct member {
     core_conn conn;               /* 0 = none */
     char node[CORE_NAME_BYTES], host[CORE_NAME_BYTES], address[CORE_NAME_BYTES];
     uint32_t pid, rank_hint;
+    uint32_t asked_min, asked_max; /* of its HELLO; 0 = no opinion */
     /* generation */
     bool in_generation, in_plan;  /* a member of it */
     bool chosen;                  /* for the generation or plan that is being stored */

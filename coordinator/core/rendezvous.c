@@ -361,6 +361,21 @@ void job_tell_waiting(struct core *core, struct job *job)
 
 /* ---- after every event ---------------------------------------------------------------------- */
 
+/* Nobody of the job lives any more: the job goes on at any size, and the terms are those of the first who came
+ * to resume it. */
+static void take_new_terms(struct core *core, struct job *job, const struct census *c)
+{
+    if (c->survivors > 0 || c->owing > 0 || c->missing > 0 || job->number == 0)
+        return;
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        if (m->kind != CORE_WORKER || m->state != MEMBER_WAITING || m->conn == 0 || m->asked_min == 0)
+            continue;
+        job->min = m->asked_min;
+        job->max = m->asked_max < m->asked_min ? m->asked_min : m->asked_max;
+        return;
+    }
+}
+
 static void try_form(struct core *core, struct job *job)
 {
     struct census c;
@@ -370,6 +385,7 @@ static void try_form(struct core *core, struct job *job)
     if (job->pending != PENDING_NONE)
         return;
     take_census(core, job, &c);
+    take_new_terms(core, job, &c);
     world = decide(core, job, &c, &step);
     if (world > 0 && world <= CORE_WORLD_MAX) {
         choose(core, job, world, step);
