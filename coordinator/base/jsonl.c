@@ -1,6 +1,10 @@
-/* Invariant: between begin and end, memory[0..length) is a JSON object without its closing brace, and there is
- * always room for TAIL more. */
+/* Invariants
+ *   1. Between begin and end, memory[0..length) is a JSON object without its closing brace, and there is
+ *      room for TAIL more; without memory the line is cut and empty.
+ *   2. A field is whole or absent; after the first that was cut nothing more is taken. */
 #include "base/jsonl.h"
+
+#include "base/utf8.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -8,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TAIL 32 /* ,"cut":true} and a line feed */
+#define TAIL 32 /* ,"cut":true} and a line feed and NUL */
 
 void jsonl_release(struct jsonl *line)
 {
@@ -83,46 +87,36 @@ static void put_field(struct jsonl *line, const char *name, const char *format, 
         line->length = before;
 }
 
-/* Bytes of the UTF-8 character at s, 0 when it is none. */
-static size_t utf8_length(const unsigned char *s)
+/* One character of `length` bytes; 0 = a byte that is not UTF-8. */
+static void put_character(struct jsonl *line, const char *s, size_t length)
 {
-    size_t length = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3
-                    : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+    unsigned char c = (unsigned char)*s;
+    char escaped[8];
+    int n;
 
-    for (size_t i = 1; i < length; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if (length == 3 && ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f)))
-        return 0;
-    if (length == 4 && ((s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f)))
-        return 0;
-    return length;
+    if (length == 0) {
+        put(line, "?", 1);
+    } else if (c == '"' || c == '\\' || c < 0x20) {
+        n = c < 0x20 ? snprintf(escaped, sizeof escaped, "\\u%04x", c)
+                     : snprintf(escaped, sizeof escaped, "\\%c", c);
+        put(line, escaped, (size_t)n);
+    } else {
+        put(line, s, length);
+    }
 }
 
 void jsonl_text(struct jsonl *line, const char *name, const char *value)
 {
-    const unsigned char *s = (const unsigned char *)value;
     size_t before = line->length;
 
     if (!key(line, name))
         return;
     put(line, "\"", 1);
-    while (*s != '\0') {
-        size_t length = utf8_length(s);
-        char escaped[8];
+    while (*value != '\0') {
+        size_t length = utf8_length(value);
 
-        if (length == 0) {
-            put(line, "?", 1);
-            length = 1;
-        } else if (*s == '"' || *s == '\\' || *s < 0x20) {
-            int n = *s < 0x20 ? snprintf(escaped, sizeof escaped, "\\u%04x", *s)
-                              : snprintf(escaped, sizeof escaped, "\\%c", *s);
-
-            put(line, escaped, (size_t)n);
-        } else {
-            put(line, (const char *)s, length);
-        }
-        s += length;
+        put_character(line, value, length);
+        value += length > 0 ? length : 1;
     }
     put(line, "\"", 1);
     if (line->cut)
@@ -178,18 +172,13 @@ void jsonl_uints(struct jsonl *line, const char *name, const uint64_t *values, s
 
 const char *jsonl_end(struct jsonl *line, size_t *length)
 {
-    static const char cut[] = ",\"cut\":true";
+    const char *tail = !line->cut ? "}\n" : line->length > 1 ? ",\"cut\":true}\n" : "\"cut\":true}\n";
 
-    if (line->memory == NULL) {
-        *length = 0;
+    *length = 0;
+    if (line->memory == NULL)
         return "";
-    }
-    if (line->cut) {
-        memcpy(line->memory + line->length, cut, sizeof cut - 1);
-        line->length += sizeof cut - 1;
-    }
-    memcpy(line->memory + line->length, "}\n", 2);
-    line->length += 2;
+    memcpy(line->memory + line->length, tail, strlen(tail) + 1);
+    line->length += strlen(tail);
     *length = line->length;
     return line->memory;
 }

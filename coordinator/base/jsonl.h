@@ -1,9 +1,11 @@
 /* Builds one JSON object in a line, with a bound. Keys are the program's own and are not escaped.
  *
  *     jsonl_begin(&line); jsonl_text(&line, "event", "step"); jsonl_uint(&line, "step", 7);
- *     text = jsonl_end(&line, &length);         ends with a line feed; valid until the next begin
+ *     text = jsonl_end(&line, &length);         ends with a line feed and NUL (not counted); valid
+ *                                               until the next begin
  *
- * A line that would be longer than JSONL_MAX_BYTES loses its last fields and gets "cut":true. */
+ * Text may be any bytes: what is not UTF-8 becomes ?. A line that would be longer than JSONL_MAX_BYTES
+ * loses its last fields and gets "cut":true. */
 #ifndef BASE_JSONL_H
 #define BASE_JSONL_H
 
@@ -22,7 +24,7 @@ struct jsonl {
 
 void jsonl_release(struct jsonl *line); /* accepts an empty one */
 void jsonl_begin(struct jsonl *line);
-void jsonl_text(struct jsonl *line, const char *key, const char *value); /* bytes that are not UTF-8: ? */
+void jsonl_text(struct jsonl *line, const char *key, const char *value);
 void jsonl_uint(struct jsonl *line, const char *key, uint64_t value);
 void jsonl_int(struct jsonl *line, const char *key, int64_t value);
 void jsonl_real(struct jsonl *line, const char *key, double value);      /* %.9g; not finite: null */

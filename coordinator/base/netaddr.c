@@ -10,41 +10,55 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HOST_BYTES 256 /* the longest name of the DNS has 253 */
+#define PORT_BYTES 8
+
+/* One to seven digits that make a port. */
+static bool is_port(const char *text)
+{
+    size_t digits = strspn(text, "0123456789");
+
+    return digits > 0 && digits < PORT_BYTES && text[digits] == '\0' &&
+           strtol(text, NULL, 10) <= 65535;
+}
+
 /* Splits at the last colon; brackets around the host are taken off. */
-static bool split(const char *text, char *host, size_t host_bytes, char *port, size_t port_bytes)
+static bool split(const char *text, char host[HOST_BYTES], char port[PORT_BYTES])
 {
     const char *colon = strrchr(text, ':');
     size_t length = colon != NULL ? (size_t)(colon - text) : 0;
-    char *end;
-    long number;
 
-    if (colon == NULL || colon[1] == '\0' || strlen(colon + 1) >= port_bytes)
+    if (colon == NULL || !is_port(colon + 1))
         return false;
-    number = strtol(colon + 1, &end, 10);
-    if (*end != '\0' || number < 0 || number > 65535)
-        return false;
-    (void)snprintf(port, port_bytes, "%s", colon + 1);
+    (void)snprintf(port, PORT_BYTES, "%s", colon + 1);
     if (length >= 2 && text[0] == '[' && text[length - 1] == ']') {
         text++;
         length -= 2;
     } else if (memchr(text, ':', length) != NULL) {
         return false; /* an IPv6 address without brackets */
     }
-    if (length >= host_bytes)
+    if (length >= HOST_BYTES)
         return false;
     memcpy(host, text, length);
     host[length] = '\0';
     return true;
 }
 
+bool netaddr_is_form(const char *text)
+{
+    char host[HOST_BYTES], port[PORT_BYTES];
+
+    return split(text, host, port);
+}
+
 int netaddr_parse(const char *text, const char *what, struct sockaddr_storage *address,
                   struct error *error)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list = NULL;
-    char host[256], port[8];
+    char host[HOST_BYTES], port[PORT_BYTES];
     int status;
 
-    if (!split(text, host, sizeof host, port, sizeof port))
+    if (!split(text, host, port))
         return error_set(error, EXIT_USAGE,
                          "%s %s: expected HOST:PORT or [IPV6]:PORT with a port from 0 to 65535",
                          what, text);
@@ -67,7 +81,8 @@ bool netaddr_is_loopback(const struct sockaddr_storage *address)
         return IN6_IS_ADDR_LOOPBACK(&six->sin6_addr) ||
                (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr) && six->sin6_addr.s6_addr[12] == 127);
     }
-    return (ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24) == 127;
+    return address->ss_family == AF_INET &&
+           ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 == 127;
 }
 
 void netaddr_text(const struct sockaddr_storage *address, char *text, size_t text_bytes)
@@ -79,10 +94,12 @@ void netaddr_text(const struct sockaddr_storage *address, char *text, size_t tex
 
         (void)inet_ntop(AF_INET6, &six->sin6_addr, host, sizeof host);
         (void)snprintf(text, text_bytes, "[%s]:%u", host, ntohs(six->sin6_port));
-    } else {
+    } else if (address->ss_family == AF_INET) {
         const struct sockaddr_in *four = (const struct sockaddr_in *)address;
 
         (void)inet_ntop(AF_INET, &four->sin_addr, host, sizeof host);
         (void)snprintf(text, text_bytes, "%s:%u", host, ntohs(four->sin_port));
+    } else {
+        (void)snprintf(text, text_bytes, "?");
     }
 }

@@ -8,11 +8,18 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-/* Parses and, for a name, resolves (which may block: at start-up only). Host "" or "*" means all addresses.
- * 0, or EXIT_USAGE with a sentence that names `what` (the option). */
+#define NETADDR_TEXT_BYTES 64 /* enough for every address of netaddr_text() */
+
+/* Is it of that form, with a port from 0 to 65535? Nothing is resolved. */
+bool netaddr_is_form(const char *text);
+
+/* Parses and, for a name, resolves (which may block: at start-up only). Host "" or "*" means all
+ * addresses. 0, or EXIT_USAGE with a sentence that names `what` (the option). */
 int netaddr_parse(const char *text, const char *what, struct sockaddr_storage *address,
                   struct error *error);
 bool netaddr_is_loopback(const struct sockaddr_storage *address);
+
+/* IPv4 and IPv6; anything else is "?". */
 void netaddr_text(const struct sockaddr_storage *address, char *text, size_t text_bytes);
 
 #endif

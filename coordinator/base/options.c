@@ -1,30 +1,30 @@
 /* Invariants
- *   1. given[i] is the text of the source that wins; the fields of the caller are written only when every
- *      value of every source was understood.
+ *   1. given[i] is the text of the strongest source that has it, and says which that is; the fields of
+ *      the caller are written only when every value of every source was understood.
  *   2. Text that values point to lives in argv, the environment, the table, or options->memory. */
 #include "base/options.h"
 
 #include "base/exits.h"
+#include "base/option_value.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define WIDTH       98
-#define CONFIG_MAX  (1 << 20)
-#define ENV_PREFIX  "MUSTER_"
-
-extern char **environ;
+#define CONFIG_BYTES_MAX ((size_t)1 << 20)
+#define NAME_BYTES_MAX   64
 
 void options_init(struct options *options, const char *program, const char *summary,
                   const struct option_spec *table, size_t count)
 {
+    assert(count <= OPTIONS_MAX);
     memset(options, 0, sizeof *options);
     options->program = program;
     options->summary = summary;
     options->table = table;
-    options->count = count < OPTIONS_MAX ? count : OPTIONS_MAX;
+    options->count = count;
 }
 
 void options_release(struct options *options)
@@ -48,156 +48,208 @@ bool options_given(const struct options *options, const char *name)
 {
     size_t i = find(options, name, strlen(name));
 
-    return i < options->count && options->given[i] != NULL;
+    return i < options->count && options->given[i].text != NULL;
 }
 
-/* Levenshtein's distance, on short names. */
-static size_t distance(const char *a, size_t n, const char *b)
+static size_t least(size_t a, size_t b)
 {
-    size_t row[64], m = strlen(b);
+    return a < b ? a : b;
+}
 
-    if (n >= 64 || m >= 64)
-        return 64;
-    for (size_t j = 0; j <= m; j++)
+/* Levenshtein's distance, with one row of the matrix; both are short. */
+static size_t distance(const char *a, size_t a_length, const char *b)
+{
+    size_t row[NAME_BYTES_MAX], b_length = strlen(b);
+
+    if (a_length >= NAME_BYTES_MAX || b_length >= NAME_BYTES_MAX)
+        return NAME_BYTES_MAX;
+    for (size_t j = 0; j <= b_length; j++)
         row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
+    for (size_t i = 1; i <= a_length; i++) {
         size_t diagonal = row[0];
 
         row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+        for (size_t j = 1; j <= b_length; j++) {
+            size_t changed = diagonal + (a[i - 1] != b[j - 1]);
 
             diagonal = row[j];
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            row[j] = best;
+            row[j] = least(changed, least(row[j], row[j - 1]) + 1);
         }
     }
-    return row[m];
+    return row[b_length];
 }
 
+/* `where` is the program or the line of the file. Only a name closer than its own length is nearest. */
 static int unknown(const struct options *options, const char *where, const char *name,
                    size_t length, struct error *error)
 {
-    size_t best = 4, at = options->count;
+    static const char *const everywhere[] = {"help", "version", "config"};
+    size_t best = least(length, 4), fixed = sizeof everywhere / sizeof everywhere[0];
+    const char *nearest = NULL;
 
-    for (size_t i = 0; i < options->count; i++) {
-        size_t d = distance(name, length, options->table[i].name);
+    for (size_t i = 0; i < options->count + fixed; i++) {
+        const char *known = i < options->count ? options->table[i].name
+                                               : everywhere[i - options->count];
+        size_t d = distance(name, length, known);
 
-        if (d < best) {
+        if (d > 0 && d < best) {
             best = d;
-            at = i;
+            nearest = known;
         }
     }
-    if (at < options->count)
+    if (nearest != NULL)
         return error_set(error, EXIT_USAGE, "%s: unknown option '%.*s'; did you mean '%s'?", where,
-                         (int)length, name, options->table[at].name);
+                         (int)length, name, nearest);
     return error_set(error, EXIT_USAGE, "%s: unknown option '%.*s'; see %s --help", where,
                      (int)length, name, options->program);
 }
 
-/* ---- sources -------------------------------------------------------------------------------- */
+/* ---- the command line ----------------------------------------------------------------------- */
 
-/* One word of the command line that begins with two dashes; *next is taken if it is the value. */
-static int take_word(struct options *options, const char *word, const char *next, bool *took_next,
-                     struct error *error)
+/* --NAME's value: behind the =, or the next word, which *took then counts. */
+static int take_value(const char *word, size_t length, const char *next, const char **value,
+                      int *took, struct error *error)
 {
-    size_t length = strcspn(word, "=");
-    size_t i = find(options, word, length);
-    bool config = length == 6 && strncmp(word, "config", 6) == 0;
-    const char *value = word[length] == '=' ? word + length + 1 : NULL;
-
-    *took_next = false;
-    if (i == options->count && !config)
-        return unknown(options, options->program, word, length, error);
-    if (!config && options->table[i].type == OPTION_FLAG) {
-        options->given[i] = value != NULL ? value : "yes";
-        return 0;
-    }
-    if (value == NULL) {
-        if (next == NULL)
-            return error_set(error, EXIT_USAGE, "--%.*s needs a value", (int)length, word);
-        value = next;
-        *took_next = true;
-    }
-    if (config)
-        options->config = value;
-    else
-        options->given[i] = value;
+    *value = word[length] == '=' ? word + length + 1 : next;
+    *took = word[length] != '=';
+    if (*value == NULL)
+        return error_set(error, EXIT_USAGE, "--%.*s needs a value", (int)length, word);
+    if (*took && strncmp(*value, "--", 2) == 0)
+        return error_set(error, EXIT_USAGE,
+                         "--%.*s needs a value; '%s' would be taken as one only in the form "
+                         "--%.*s=%s", (int)length, word, *value, (int)length, word, *value);
     return 0;
+}
+
+static int take_help(struct options *options, const char *form, struct error *error)
+{
+    if (strcmp(form, "") == 0)
+        options->form = OPTIONS_AS_TEXT;
+    else if (strcmp(form, "=config") == 0)
+        options->form = OPTIONS_AS_CONFIG;
+    else if (strcmp(form, "=man") == 0)
+        options->form = OPTIONS_AS_MAN;
+    else
+        return error_set(error, EXIT_USAGE, "--help%s: expected --help, --help=config or --help=man",
+                         form);
+    return OPTIONS_HELP;
+}
+
+/* A word that begins with two dashes, which are behind us; *took = 1 if `next` was its value. */
+static int take_option(struct options *options, const char *word, const char *next, int *took,
+                       struct error *error)
+{
+    size_t length = strcspn(word, "="), i = find(options, word, length);
+    const char *value = NULL;
+    int status;
+
+    if (length == strlen("config") && strncmp(word, "config", length) == 0)
+        return take_value(word, length, next, &options->config, took, error);
+    if (length == strlen("help") && strncmp(word, "help", length) == 0)
+        return take_help(options, word + length, error);
+    if (strcmp(word, "version") == 0)
+        return OPTIONS_VERSION;
+    if (i == options->count)
+        return unknown(options, options->program, word, length, error);
+    if (options->table[i].type == OPTION_FLAG && word[length] == '\0') {
+        value = "yes";
+    } else {
+        status = take_value(word, length, next, &value, took, error);
+        if (status != 0)
+            return status;
+    }
+    options->given[i] = (struct option_given){.text = value, .from = OPTION_FROM_WORD};
+    return 0;
+}
+
+/* A single dash, or one before digits, is a word; -x is an option that nobody knows. */
+static bool looks_like_option(const char *word)
+{
+    return word[0] == '-' && word[1] != '\0' && !isdigit((unsigned char)word[1]);
 }
 
 static int read_words(struct options *options, int argc, char **argv, struct error *error)
 {
-    bool only_positional = false;
+    bool only_words = false;
 
     for (int i = 1; i < argc; i++) {
-        bool took_next;
-        int status;
+        const char *word = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
+        int status = 0, took = 0;
 
-        if (!only_positional && strcmp(argv[i], "--") == 0) {
-            only_positional = true;
-        } else if (!only_positional && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
-            return OPTIONS_HELP;
-        } else if (!only_positional && strcmp(argv[i], "--version") == 0) {
-            return OPTIONS_VERSION;
-        } else if (!only_positional && strncmp(argv[i], "--", 2) == 0) {
-            status = take_word(options, argv[i] + 2, i + 1 < argc ? argv[i + 1] : NULL, &took_next,
-                               error);
-            if (status != 0)
-                return status;
-            i += took_next;
-        } else if (options->positional_count <
-                   sizeof options->positional / sizeof options->positional[0]) {
-            options->positional[options->positional_count++] = argv[i];
+        if (only_words || !looks_like_option(word)) {
+            if (options->positional_count == OPTIONS_WORDS_MAX)
+                return error_set(error, EXIT_USAGE, "too many arguments, beginning with '%s'", word);
+            options->positional[options->positional_count++] = word;
+        } else if (strcmp(word, "--") == 0) {
+            only_words = true;
+        } else if (strcmp(word, "-h") == 0) {
+            status = take_help(options, "", error);
+        } else if (word[1] == '-') {
+            status = take_option(options, word + 2, next, &took, error);
         } else {
-            return error_set(error, EXIT_USAGE, "too many arguments, beginning with '%s'", argv[i]);
+            status = unknown(options, options->program, word, strlen(word), error);
         }
+        if (status != 0)
+            return status;
+        i += took;
     }
     return 0;
 }
 
-static void environment_name(const char *name, char *out, size_t bytes)
-{
-    size_t at = (size_t)snprintf(out, bytes, ENV_PREFIX);
+/* ---- environment and config file ------------------------------------------------------------ */
 
-    for (; *name != '\0' && at + 1 < bytes; name++)
-        out[at++] = *name == '-' ? '_' : (char)toupper((unsigned char)*name);
-    out[at] = '\0';
+static const char *variable(const char *name)
+{
+    char text[NAME_BYTES_MAX + sizeof "MUSTER_"];
+    const char *value;
+
+    option_variable(name, text, sizeof text);
+    value = getenv(text);
+    return value != NULL && value[0] != '\0' ? value : NULL;
 }
 
 static void read_environment(struct options *options)
 {
-    char name[96];
-
     for (size_t i = 0; i < options->count; i++) {
-        environment_name(options->table[i].name, name, sizeof name);
-        if (options->given[i] == NULL)
-            options->given[i] = getenv(name);
+        const char *value = variable(options->table[i].name);
+
+        if (options->given[i].text == NULL && value != NULL)
+            options->given[i] = (struct option_given){.text = value,
+                                                      .from = OPTION_FROM_ENVIRONMENT};
     }
     if (options->config == NULL)
-        options->config = getenv(ENV_PREFIX "CONFIG");
+        options->config = variable("config");
 }
 
+/* Cuts blanks at both ends. */
 static char *trim(char *text)
 {
-    char *end;
+    char *end = text + strlen(text);
 
-    while (isspace((unsigned char)*text))
-        text++;
-    end = text + strlen(text);
     while (end > text && isspace((unsigned char)end[-1]))
         *--end = '\0';
+    while (isspace((unsigned char)*text))
+        text++;
     return text;
 }
 
-static int take_line(struct options *options, char *line, size_t number, const char **in_file,
-                     struct error *error)
+static void cut_comment(char *line)
 {
-    char where[300], *equals, *name;
+    for (char *at = strchr(line, '#'); at != NULL; at = strchr(at + 1, '#'))
+        if (at == line || isspace((unsigned char)at[-1])) {
+            *at = '\0';
+            return;
+        }
+}
+
+/* One line of the file; in_file[i] is what it gives to row i. */
+static int take_line(struct options *options, char *line, size_t number,
+                     struct option_given *in_file, struct error *error)
+{
+    char where[300], *equals, *name, *value;
     size_t i;
 
-    line[strcspn(line, "#")] = '\0';
+    cut_comment(line);
     name = trim(line);
     if (*name == '\0')
         return 0;
@@ -207,30 +259,58 @@ static int take_line(struct options *options, char *line, size_t number, const c
         return error_set(error, EXIT_USAGE, "%s: expected `name = value`, found '%s'", where, name);
     *equals = '\0';
     name = trim(name);
+    value = trim(equals + 1);
     i = find(options, name, strlen(name));
     if (i == options->count)
         return unknown(options, where, name, strlen(name), error);
-    if (in_file[i] != NULL)
-        return error_set(error, EXIT_USAGE, "%s: '%s' is set twice", where, name);
-    in_file[i] = trim(equals + 1);
+    if (in_file[i].text != NULL)
+        return error_set(error, EXIT_USAGE, "%s: '%s' is set again; it was set in line %zu", where,
+                         name, in_file[i].line);
+    if (*value == '\0')
+        return error_set(error, EXIT_USAGE, "%s: '%s' has no value", where, name);
+    in_file[i] = (struct option_given){.text = value, .from = OPTION_FROM_FILE, .line = number};
+    return 0;
+}
+
+/* The whole file as text in options->memory. */
+static int load_config(struct options *options, struct error *error)
+{
+    FILE *file = fopen(options->config, "re");
+    size_t length;
+    int failure = 0;
+
+    if (file == NULL)
+        return error_set(error, EXIT_USAGE, "--config %s: %s", options->config, strerror(errno));
+    options->memory = malloc(CONFIG_BYTES_MAX + 1);
+    if (options->memory == NULL) {
+        (void)fclose(file);
+        return error_set(error, EXIT_UNAVAILABLE, "--config %s: no memory", options->config);
+    }
+    errno = 0;
+    length = fread(options->memory, 1, CONFIG_BYTES_MAX + 1, file);
+    if (ferror(file))
+        failure = errno != 0 ? errno : EIO;
+    (void)fclose(file);
+    if (failure != 0)
+        return error_set(error, EXIT_USAGE, "--config %s: %s", options->config, strerror(failure));
+    if (length > CONFIG_BYTES_MAX)
+        return error_set(error, EXIT_USAGE, "--config %s: larger than %zu bytes", options->config,
+                         CONFIG_BYTES_MAX);
+    options->memory[length] = '\0';
+    if (strlen(options->memory) != length)
+        return error_set(error, EXIT_USAGE, "--config %s: not a text, byte %zu is zero",
+                         options->config, strlen(options->memory));
     return 0;
 }
 
 static int read_config(struct options *options, struct error *error)
 {
-    const char *in_file[OPTIONS_MAX] = {NULL};
-    FILE *file = fopen(options->config, "r");
-    size_t length, number = 0;
-    int status = 0;
+    struct option_given in_file[OPTIONS_MAX] = {{.text = NULL}};
+    size_t number = 0;
+    int status = load_config(options, error);
 
-    if (file == NULL)
-        return error_set(error, EXIT_USAGE, "--config %s: %s", options->config, strerror(errno));
-    options->memory = calloc(1, CONFIG_MAX + 1);
-    length = options->memory != NULL ? fread(options->memory, 1, CONFIG_MAX + 1, file) : 0;
-    (void)fclose(file);
-    if (options->memory == NULL || length > CONFIG_MAX)
-        return error_set(error, EXIT_USAGE, "--config %s is too large", options->config);
-    options->memory[length] = '\0';
+    if (status != 0)
+        return status;
     for (char *line = options->memory, *next; line != NULL && status == 0; line = next) {
         next = strchr(line, '\n');
         if (next != NULL)
@@ -238,122 +318,49 @@ static int read_config(struct options *options, struct error *error)
         status = take_line(options, line, ++number, in_file, error);
     }
     for (size_t i = 0; i < options->count; i++)
-        if (options->given[i] == NULL)
+        if (options->given[i].text == NULL)
             options->given[i] = in_file[i];
     return status;
 }
 
 /* ---- values --------------------------------------------------------------------------------- */
 
-static int wrong(const struct option_spec *spec, const char *text, struct error *error)
+static int wrong(const struct options *options, size_t i, struct error *error)
 {
-    switch (spec->type) {
-    case OPTION_NUMBER:
-        return error_set(error, EXIT_USAGE, "--%s %s: expected a whole number from %.0f to %.0f",
-                         spec->name, text, spec->min, spec->max);
-    case OPTION_REAL:
-        return error_set(error, EXIT_USAGE, "--%s %s: expected a number from %g to %g", spec->name,
-                         text, spec->min, spec->max);
-    case OPTION_DURATION:
-        return error_set(error, EXIT_USAGE,
-                         "--%s %s: expected a duration from %.0fms to %.0fms, such as 500ms, 2s or "
-                         "3m", spec->name, text, spec->min, spec->max);
-    case OPTION_CHOICE:
-        return error_set(error, EXIT_USAGE, "--%s %s: expected one of %s", spec->name, text,
-                         spec->choices);
-    case OPTION_FLAG:
-        return error_set(error, EXIT_USAGE, "--%s %s: expected yes or no", spec->name, text);
-    case OPTION_TEXT:
-    default:
-        return error_set(error, EXIT_USAGE, "--%s %s: not understood", spec->name, text);
+    const struct option_given *given = &options->given[i];
+    char expected[200], where[300] = "", name[NAME_BYTES_MAX + sizeof "MUSTER_"];
+
+    option_expected(&options->table[i], expected, sizeof expected);
+    if (given->from == OPTION_FROM_ENVIRONMENT) {
+        option_variable(options->table[i].name, name, sizeof name);
+        (void)snprintf(where, sizeof where, " (from %s)", name);
+    } else if (given->from == OPTION_FROM_FILE) {
+        (void)snprintf(where, sizeof where, " (from %s:%zu)", options->config, given->line);
     }
+    return error_set(error, EXIT_USAGE, "--%s %s%s: expected %s", options->table[i].name,
+                     given->text, where, expected);
 }
 
-static bool parse_number(const char *text, char **end, uint64_t *number)
-{
-    errno = 0;
-    *number = strtoull(text, end, 10);
-    return isdigit((unsigned char)text[0]) && errno == 0;
-}
-
-static bool parse_duration(const char *text, uint64_t *ms)
-{
-    static const struct { const char *suffix; uint64_t factor; } units[] = {
-        {"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
-    char *end;
-
-    if (!parse_number(text, &end, ms) || *ms > UINT64_MAX / 3600000)
-        return false;
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
-        if (strcmp(end, units[i].suffix) == 0) {
-            *ms *= units[i].factor;
-            return true;
-        }
-    return false;
-}
-
-static bool is_choice(const char *choices, const char *text)
-{
-    size_t length = strlen(text);
-
-    for (const char *at = choices; length > 0 && *at != '\0'; at += strcspn(at, "|"), at += *at == '|')
-        if (strcspn(at, "|") == length && strncmp(at, text, length) == 0)
-            return true;
-    return false;
-}
-
-/* Text to value; with field == NULL it is only judged. */
-static bool convert(const struct option_spec *spec, const char *text, void *field)
-{
-    uint64_t number;
-    double real;
-    char *end;
-    bool yes = strcmp(text, "yes") == 0 || strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
-    bool no = strcmp(text, "no") == 0 || strcmp(text, "false") == 0 || strcmp(text, "0") == 0;
-
-    switch (spec->type) {
-    case OPTION_FLAG:
-        if (field != NULL)
-            *(bool *)field = yes;
-        return yes || no;
-    case OPTION_NUMBER:
-    case OPTION_DURATION:
-        if (spec->type == OPTION_DURATION ? !parse_duration(text, &number)
-                                          : !parse_number(text, &end, &number) || *end != '\0')
-            return false;
-        if (field != NULL)
-            *(uint64_t *)field = number;
-        return (double)number >= spec->min && (double)number <= spec->max;
-    case OPTION_REAL:
-        real = strtod(text, &end);
-        if (field != NULL)
-            *(double *)field = real;
-        return end != text && *end == '\0' && real >= spec->min && real <= spec->max;
-    case OPTION_CHOICE:
-    case OPTION_TEXT:
-    default:
-        if (field != NULL)
-            *(const char **)field = text;
-        return spec->type == OPTION_TEXT || is_choice(spec->choices, text);
-    }
-}
-
-static int set_values(struct options *options, void *values, struct error *error)
+static int set_values(const struct options *options, void *values, struct error *error)
 {
     for (size_t i = 0; i < options->count; i++)
-        if (options->given[i] != NULL && !convert(&options->table[i], options->given[i], NULL))
-            return wrong(&options->table[i], options->given[i], error);
+        if (options->given[i].text != NULL &&
+            !option_convert(&options->table[i], options->given[i].text, NULL))
+            return wrong(options, i, error);
     for (size_t i = 0; i < options->count; i++) {
         const struct option_spec *spec = &options->table[i];
-        const char *text = options->given[i] != NULL ? options->given[i] : spec->fallback;
+        const char *given = options->given[i].text;
         void *field = (char *)values + spec->offset;
 
-        if (text != NULL)
-            (void)convert(spec, text, field);
-        else if (spec->type == OPTION_TEXT || spec->type == OPTION_CHOICE)
-            *(const char **)field = NULL;
+        if (given != NULL)
+            (void)option_convert(spec, given, field);
+        else if (spec->fallback != NULL)
+            (void)option_convert(spec, spec->fallback, field);
         else if (spec->type == OPTION_FLAG)
             *(bool *)field = false;
+        else if (spec->type == OPTION_TEXT || spec->type == OPTION_CHOICE ||
+                 spec->type == OPTION_ADDRESS)
+            *(const char **)field = NULL;
     }
     return 0;
 }
@@ -369,84 +376,4 @@ int options_parse(struct options *options, int argc, char **argv, void *values,
     if (options->config != NULL)
         status = read_config(options, error);
     return status != 0 ? status : set_values(options, values, error);
-}
-
-/* ---- help ----------------------------------------------------------------------------------- */
-
-/* Words of text from column `indent` on; the cursor stands at `column`. */
-static void wrap(FILE *out, const char *text, size_t indent, size_t column)
-{
-    if (column + 2 > indent) {
-        (void)fputc('\n', out);
-        column = 0;
-    }
-    (void)fprintf(out, "%*s", (int)(indent - column), "");
-    column = indent;
-    while (*text != '\0') {
-        size_t length = strcspn(text, " ");
-
-        if (column + length > WIDTH && column > indent) {
-            (void)fprintf(out, "\n%*s", (int)indent, "");
-            column = indent;
-        }
-        (void)fprintf(out, "%.*s", (int)length, text);
-        column += length;
-        text += length;
-        if (*text == ' ') {
-            text++;
-            if (column < WIDTH)
-                (void)fputc(' ', out);
-            column++;
-        }
-    }
-    (void)fputc('\n', out);
-}
-
-static void help_one(const struct option_spec *spec, FILE *out)
-{
-    char text[1024];
-    int column = fprintf(out, "  --%s%s%s", spec->name, spec->unit[0] != '\0' ? " " : "", spec->unit);
-
-    (void)snprintf(text, sizeof text, "%s%s%s%s%s%s%s", spec->help,
-                   spec->choices != NULL ? " (" : "", spec->choices != NULL ? spec->choices : "",
-                   spec->choices != NULL ? ")" : "",
-                   spec->fallback != NULL ? "; default " : "",
-                   spec->fallback != NULL ? spec->fallback : "", "");
-    wrap(out, text, 26, column > 0 ? (size_t)column : 0);
-}
-
-void options_help(const struct options *options, FILE *out)
-{
-    const char *group = "";
-
-    (void)fprintf(out, "usage: %s [options]\n\n%s\n", options->program, options->summary);
-    for (size_t i = 0; i < options->count; i++) {
-        const struct option_spec *spec = &options->table[i];
-
-        if (strcmp(group, spec->group) != 0)
-            (void)fprintf(out, "\n%s\n", spec->group);
-        group = spec->group;
-        help_one(spec, out);
-    }
-    (void)fprintf(out, "\nEvery program\n");
-    (void)fprintf(out, "  --config FILE           read options from FILE: lines `name = value`\n");
-    (void)fprintf(out, "  --help, --version\n\n");
-    (void)fprintf(out, "Every option is also read from the environment as " ENV_PREFIX
-                       "NAME, with dashes as underscores.\nExit codes:\n");
-#define EXIT_LINE(name, code, sentence) (void)fprintf(out, "  %2d  %s\n", code, sentence);
-    EXITS(EXIT_LINE)
-#undef EXIT_LINE
-}
-
-void options_sample(const struct options *options, FILE *out)
-{
-    (void)fprintf(out, "# %s: every option with its default. Remove the # to set one.\n",
-                  options->program);
-    for (size_t i = 0; i < options->count; i++) {
-        const struct option_spec *spec = &options->table[i];
-
-        (void)fprintf(out, "\n# %s\n#%s = %s\n", spec->help, spec->name,
-                      spec->fallback != NULL ? spec->fallback
-                      : spec->type == OPTION_FLAG ? "no" : "");
-    }
 }
