@@ -146,6 +146,18 @@ static void view_to_spares(struct core *core, struct job *job)
         fill(core, job, message, CORE_VIEW);
 }
 
+/* Everybody of the generation has said that it is finished. */
+static void finish_if_all(struct core *core, struct job *job)
+{
+    if (job->state != CORE_JOB_RUNNING)
+        return;
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->in_generation && !m->finished)
+            return;
+    if (job->pending == PENDING_NONE)
+        generation_done(core, job);
+}
+
 /* ---- forming -------------------------------------------------------------------------------- */
 
 /* Everybody chosen must still be there: who went or was lost while the store worked makes the choice void. */
@@ -240,6 +252,8 @@ static bool plan_stands(const struct core *core, const struct job *job)
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         if (m->chosen && (m->conn == 0 || (m->state == MEMBER_WAITING && !m->ready)))
             return false;
+        if (m->in_generation && m->finished)
+            return false; /* there is no boundary any more */
         chosen += m->chosen;
     }
     return chosen == job->pending_world && job->state == CORE_JOB_RUNNING && job->all_entered;
@@ -252,6 +266,7 @@ static void stored_plan(struct core *core, struct job *job)
 
     if (!plan_stands(core, job)) {
         job_try(core, job);
+        finish_if_all(core, job);
         return;
     }
     job->plan_number = job->pending_number;
@@ -291,6 +306,7 @@ void generation_retry(struct core *core, struct job *job)
     }
     job->pending = PENDING_NONE;
     job_try(core, job);
+    finish_if_all(core, job);
 }
 
 static void release(struct core *core, struct job *job, struct member *m)
@@ -298,16 +314,6 @@ static void release(struct core *core, struct job *job, struct member *m)
     m->released = true;
     core_send(core, m->conn, CORE_RELEASED, job)->released.reason =
         "everybody has applied its last step";
-}
-
-/* Everybody of the generation has said that it is finished. */
-static void finish_if_all(struct core *core, struct job *job)
-{
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
-        if (m->in_generation && !m->finished)
-            return;
-    if (job->pending == PENDING_NONE)
-        generation_done(core, job);
 }
 
 static uint32_t plan_world(const struct core *core, const struct job *job)
