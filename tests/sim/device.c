@@ -143,6 +143,7 @@ static void applied(struct sim *sim, uint32_t worker)
     }
     sim_device_new_version(sim, worker, step + 1);
     sim_check_applied(sim, worker, step);
+    sim_joiner_applied(sim, worker, step);
     sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_APPLIED,
                                                          .version = step + 1, .hash = w->hash});
 }
@@ -269,7 +270,6 @@ void sim_device_work(struct sim *sim, uint32_t worker, enum sim_work work, uint6
         break;
     case SIM_WORK_DRAIN:
     case SIM_WORK_UNHEARD:
-    case SIM_WORK_COPY:
         break;
     }
 }

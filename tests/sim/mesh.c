@@ -243,7 +243,6 @@ static void peer_ready(struct sim *sim, uint32_t me, uint32_t peer, uint32_t ran
         SIM_REQUIRE(end->missing > 0);
         end->missing--;
     }
-    sim_worker_peer(sim, me, peer, p->rank);
     if (end->missing == 0 && !end->told_ready && !end->halted) {
         end->told_ready = true;
         sim_worker_mesh_ready(sim, me, end->number);

@@ -6,7 +6,7 @@
  * spare enters the generation it views as a visitor; a peer that is lost stays lost until a later enter
  * names it again.
  *
- *   sim_mesh_enter(sim, worker, &entry)   -> sim_worker_peer() each, sim_worker_mesh_ready()
+ *   sim_mesh_enter(sim, worker, &entry)   -> sim_worker_mesh_ready()
  *   sim_mesh_send(sim, worker, peer, &frame, cells)    -> sim_worker_frame() there
  *   sim_mesh_halt(sim, worker)
  *                                         -> sim_worker_peer_lost()
@@ -82,7 +82,7 @@ struct sim_link {
 struct sim_peer {
     bool wanted;          /* in the roster entered */
     bool lost;            /* told, until the next enter */
-    bool ready;           /* both are in the same generation: told by sim_worker_peer() */
+    bool ready;           /* both are in the same generation */
     bool dialing;         /* my attempt is on its way */
     uint32_t rank;        /* of it in my generation; SIM_VISITOR */
 };

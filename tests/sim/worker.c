@@ -185,6 +185,7 @@ static void act(struct sim *sim, uint32_t worker, const struct elastic_action *a
     struct sim_worker *w = &sim->workers[worker];
     switch (action->type) {
     case ELASTIC_DO_CONNECT:
+        sim_joiner_entered(sim, worker);
         sim_worker_enter(sim, worker, &w->elastic.generation, w->elastic.rank);
         break;
     case ELASTIC_DO_COMPUTE:
@@ -232,8 +233,6 @@ static void act(struct sim *sim, uint32_t worker, const struct elastic_action *a
         sim_device_evaluate(sim, worker);
         break;
     case ELASTIC_DO_STEP_DONE:
-        sim_joiner_step_done(sim, worker, action);
-        break;
     case ELASTIC_DO_GENERATION:
         break;
     case ELASTIC_DO_EXIT:
@@ -414,11 +413,6 @@ void sim_worker_news(struct sim *sim, uint32_t worker, const struct session_deli
 
 /* ---- the mesh ------------------------------------------------------------------------------- */
 
-void sim_worker_peer(struct sim *sim, uint32_t worker, uint32_t peer, uint32_t rank)
-{
-    sim_joiner_peer(sim, worker, peer, rank);
-}
-
 void sim_worker_mesh_ready(struct sim *sim, uint32_t worker, uint64_t number)
 {
     struct sim_worker *w = &sim->workers[worker];
@@ -532,8 +526,6 @@ void sim_worker_work(struct sim *sim, uint32_t worker, enum sim_work work, uint6
         if (!w->control && value == w->downs) {
             sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_DONE});
         }
-    } else if (work == SIM_WORK_COPY) {
-        sim_joiner_turn(sim, worker);
     } else {
         sim_device_work(sim, worker, work, value);
     }

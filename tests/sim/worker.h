@@ -33,7 +33,6 @@ enum sim_work {
     SIM_WORK_RELOAD,
     SIM_WORK_DRAIN,     /* the drain deadline */
     SIM_WORK_UNHEARD,   /* finished, and no coordinator for so long; value = how often it was down */
-    SIM_WORK_COPY,      /* part of the state is due for a joiner */
 };
 
 struct sim_thread {
@@ -140,7 +139,6 @@ void sim_worker_death(struct sim *sim, uint32_t worker);
 
 /* From the session, the mesh, the heap, the operator. */
 void sim_worker_news(struct sim *sim, uint32_t worker, const struct session_delivery *delivery);
-void sim_worker_peer(struct sim *sim, uint32_t worker, uint32_t peer, uint32_t rank);
 void sim_worker_mesh_ready(struct sim *sim, uint32_t worker, uint64_t number);
 void sim_worker_frame(struct sim *sim, uint32_t worker, uint32_t from,
                       const struct sim_frame *frame, const uint64_t *cells);
@@ -189,12 +187,11 @@ void sim_worker_enter(struct sim *sim, uint32_t worker, const struct elastic_ros
 void sim_joiner_begin(struct sim *sim, uint32_t worker);
 void sim_joiner_end(struct sim *sim, uint32_t worker);
 void sim_joiner_release(struct sim *sim, uint32_t worker);
-void sim_joiner_peer(struct sim *sim, uint32_t worker, uint32_t peer, uint32_t rank);
 void sim_joiner_connected(struct sim *sim, uint32_t worker, uint64_t number);
 void sim_joiner_lost(struct sim *sim, uint32_t worker, uint32_t peer);
 void sim_joiner_frame(struct sim *sim, uint32_t worker, uint32_t from,
                       const struct sim_frame *frame, const uint64_t *cells);
-void sim_joiner_step_done(struct sim *sim, uint32_t worker, const struct elastic_action *action);
-void sim_joiner_turn(struct sim *sim, uint32_t worker);
+void sim_joiner_applied(struct sim *sim, uint32_t worker, uint64_t step);
+void sim_joiner_entered(struct sim *sim, uint32_t worker);
 
 #endif
