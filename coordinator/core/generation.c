@@ -206,6 +206,7 @@ static void enroll(struct core *core, struct job *job)
         m->finished = false;
         m->ready = false;
         m->hash_accused = 0;
+        m->accused_us = 0;
         m->froze = m->state == MEMBER_FROZEN;
         if (!m->froze)
             m->owned_bytes = 0;
@@ -335,6 +336,7 @@ static void take_plan(struct core *core, struct job *job)
 
         if (m->kind != CORE_WORKER)
             continue;
+        m->accused_us = 0; /* by whom may have left; a connection that is missing will be missed again */
         m->in_generation = m->in_plan;
         m->in_plan = false;
         m->rank = m->in_generation ? m->rank_new : NOBODY;

@@ -243,10 +243,10 @@ static void reloaded(struct sim *sim, uint32_t worker)
 void sim_device_evaluate(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
-    if (!w->evaluating) {
-        w->evaluating = true;
-        later(sim, worker, SIM_WORK_EVALUATE, 0, slowed_us(sim, w, sim->setup.evaluate_us));
-    }
+    if (w->evaluating)
+        sim_fail(sim, "worker %u is to evaluate while it evaluates", worker);
+    w->evaluating = true;
+    later(sim, worker, SIM_WORK_EVALUATE, 0, slowed_us(sim, w, sim->setup.evaluate_us));
 }
 
 void sim_device_work(struct sim *sim, uint32_t worker, enum sim_work work, uint64_t value)

@@ -513,7 +513,9 @@ static void finish(struct elastic *e, struct elastic_actions *actions)
 {
     e->state = ELASTIC_STATE_FINISHING;
     if (!e->evaluated) {
-        act(actions, ELASTIC_DO_EVALUATE);
+        if (!e->evaluating)
+            act(actions, ELASTIC_DO_EVALUATE);
+        e->evaluating = true; /* one is enough, however often the group forms anew meanwhile */
         return;
     }
     if (e->config.saves && e->rank == 0 && !e->saved_last) {
@@ -704,17 +706,35 @@ static void on_done(struct elastic *e, const struct elastic_event *event,
                    event->ok ? "" : "the coordinator did not answer: the end was not recorded");
 }
 
+static const char *lost_text(enum elastic_lost_why why)
+{
+    switch (why) {
+    case ELASTIC_LOST_CLOSED:
+        return "its data connection ended";
+    case ELASTIC_LOST_UNREACHABLE:
+        return "its data address cannot be reached (a firewall? see --data-listen)";
+    case ELASTIC_LOST_HASH:
+        return "its parameters differ from the others'";
+    case ELASTIC_LOST_STRANGER:
+        return "somebody else answers at its data address";
+    }
+    return "";
+}
+
 static void on_peer_lost(struct elastic *e, const struct elastic_event *event,
                          struct elastic_actions *actions)
 {
     struct elastic_action *action;
 
-    if (e->state == ELASTIC_STATE_GONE || e->state == ELASTIC_STATE_FROZEN ||
+    /* The others part from a leaver on purpose. */
+    if (e->state == ELASTIC_STATE_GONE || e->state == ELASTIC_STATE_LEAVING ||
+        e->state == ELASTIC_STATE_FROZEN ||
         find_rank(&e->generation, &event->peer) == ELASTIC_NO_RANK)
         return;
     action = act(actions, ELASTIC_DO_SEND_PEER_LOST);
     action->peer = event->peer;
     action->why = event->why;
+    (void)snprintf(action->text, sizeof action->text, "%s", lost_text(event->why));
 }
 
 /* ---- the one switch ------------------------------------------------------------------------- */
@@ -792,6 +812,7 @@ void elastic_step(struct elastic *e, const struct elastic_event *event,
         on_saved(e, event->version, actions);
         break;
     case ELASTIC_EVALUATED:
+        e->evaluating = false;
         e->evaluated = true;
         if (e->state == ELASTIC_STATE_FINISHING)
             finish(e, actions);

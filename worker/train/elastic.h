@@ -223,6 +223,7 @@ struct elastic {
     bool reapplying;                    /* the update being applied is a copied R */
     bool stop;                          /* wishes to leave */
     bool leave_sent;                    /* for this generation */
+    bool evaluating;                    /* EVALUATE was asked for and has not been answered */
     bool evaluated, saved_last, last_words;
     bool control;                       /* the coordinator is connected */
     bool mixed;                         /* the state is of no version: a copy or a catch-up has begun */
