@@ -137,9 +137,10 @@ void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *sh
     __atomic_store_n(&t->skip_shards, false, __ATOMIC_RELEASE);
     reduce_prepare(t);
     for (uint32_t i = 0; i < t->shape.shards; i++) {
+        uint32_t shard = fault_order(t, step, i);
         struct shard_task *s;
 
-        if (!plan_mask_has(shards, i))
+        if (!plan_mask_has(shards, shard))
             continue;
         s = new_task(t);
         if (s != NULL)
@@ -152,10 +153,10 @@ void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *sh
         s->task.done_cb = shard_done;
         s->trainer = t;
         s->step = step;
-        s->shard = i;
+        s->shard = shard;
         t->shards_open++;
         if (t->settings->log_samples)
-            report_samples(t, step, i);
+            report_samples(t, step, shard);
         pool_post(t->pool, &s->task);
     }
     control_progress(t);
@@ -186,7 +187,7 @@ static void update_done(struct pool_task *task)
     event.version = t->state.applied;
     event.hash = t->hash;
     reduce_applied(t);
-    transfer_applied(t, t->elastic.boundary ? t->elastic.plan.number : 0);
+    visitors_applied(t, t->elastic.boundary && !t->elastic.plan.pause ? t->elastic.plan.number : 0);
     fault_point(t, "applied", t->apply_step);
     trainer_event(t, &event);
 }

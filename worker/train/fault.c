@@ -1,8 +1,11 @@
-/* Named fault points, in test builds only: MUSTER_FAULT=phase:step:rank:generation kills this process with SIGKILL
- * when it comes to that phase; * stands for any. The phases are the first arguments of fault_point(). */
+/* In test builds only. Named fault points: MUSTER_FAULT=phase:step:rank:generation kills this process with SIGKILL
+ * when it comes to that phase; * stands for any. The phases are the first arguments of fault_point().
+ * MUSTER_SHUFFLE=N has the shards of each step worked in a scattered order that N chooses. */
 #include "train/trainer.h"
 
 #ifdef MUSTER_FAULTS
+#include "data/sampler.h"
+
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +45,20 @@ void fault_point(const struct trainer *t, const char *phase, uint64_t step)
         !matches(&at, t->elastic.generation.number))
         return;
     (void)raise(SIGKILL);
+}
+
+uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i)
+{
+    static const char *text;
+    static int looked;
+
+    if (!looked) {
+        looked = 1;
+        text = getenv("MUSTER_SHUFFLE");
+    }
+    if (text == NULL)
+        return i;
+    return (uint32_t)sampler_index(strtoull(text, NULL, 10), step, t->shape.shards, i);
 }
 #else
 typedef int fault_points_are_compiled_out;

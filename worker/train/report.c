@@ -77,8 +77,9 @@ void report_generation(struct trainer *t, const struct elastic_action *action)
                    (double)t->rendezvous_us / 1e3, (double)action->connect_us / 1e3,
                    (double)action->state_us / 1e3, (double)action->recompute_us / 1e3);
     report_note(t, text);
+    /* The step that is under way counts from where its sums were begun. */
     t->told_step = e->applied;
-    t->told_us = clock_monotonic_us();
+    t->told_us = t->compute_us != 0 ? t->compute_us : clock_monotonic_us();
 }
 
 /* One live line on a terminal, now and then a plain one elsewhere. */

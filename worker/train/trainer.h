@@ -232,10 +232,18 @@ void report_close(struct trainer *t);
 void save_begin(struct trainer *t, uint64_t version, bool last);
 bool save_open(const struct trainer *t);
 
-/* Faults for tests: MUSTER_FAULT=phase:step[:rank] kills the process there. Empty without MUSTER_FAULTS. */
+/* Faults for tests (fault.c). Without MUSTER_FAULTS nothing happens there, and shards are worked in order. */
 #ifdef MUSTER_FAULTS
 void fault_point(const struct trainer *t, const char *phase, uint64_t step);
+uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i); /* the i-th shard to be worked */
 #else
+static inline uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i)
+{
+    (void)t;
+    (void)step;
+    return i;
+}
+
 static inline void fault_point(const struct trainer *t, const char *phase, uint64_t step)
 {
     (void)t;
