@@ -20,7 +20,12 @@ int state_init(struct state *state, const struct device_ops *ops, struct device 
     state->values = ops->alloc(device, state_value_bytes(state));
     state->reduced = ops->alloc(device, spec->gradient_count * sizeof(float));
     state->block_hashes = calloc(state->block_count, sizeof *state->block_hashes);
-    return state->values != NULL && state->reduced != NULL && state->block_hashes != NULL ? 0 : -1;
+    state->square_sums = calloc((spec->param_count + DEVICE_BLOCK - 1) / DEVICE_BLOCK,
+                                sizeof *state->square_sums);
+    return state->values != NULL && state->reduced != NULL && state->block_hashes != NULL &&
+                   state->square_sums != NULL
+               ? 0
+               : -1;
 }
 
 void state_release(struct state *state)
@@ -30,6 +35,7 @@ void state_release(struct state *state)
     state->ops->release(state->device, state->values);
     state->ops->release(state->device, state->reduced);
     free(state->block_hashes);
+    free(state->square_sums);
     memset(state, 0, sizeof *state);
 }
 
@@ -48,18 +54,12 @@ void state_metrics(const struct state *state, const float *reduced, double *loss
 float state_clip(const struct state *state, struct device_stream *stream, const float *reduced)
 {
     uint64_t n = state->spec->param_count, count = (n + DEVICE_BLOCK - 1) / DEVICE_BLOCK;
-    double *sums;
-    float clip;
 
     if (state->optim.clip_norm <= 0)
         return 1.0f;
-    sums = calloc(count, sizeof *sums);
-    if (sums == NULL)
-        return 1.0f;
-    state->ops->square_sums(stream, reduced, n, sums);
-    clip = optim_clip(&state->optim, optim_norm(sums, count, (double)reduced[n + 2]));
-    free(sums);
-    return clip;
+    state->ops->square_sums(stream, reduced, n, state->square_sums);
+    return optim_clip(&state->optim,
+                      optim_norm(state->square_sums, count, (double)reduced[n + 2]));
 }
 
 void state_update(const struct state *state, struct device_stream *stream, uint64_t step,

@@ -10,7 +10,8 @@
 #include "model/model.h"
 #include "optim/optim.h"
 
-#define STATE_BLOCK (DEVICE_HASH_BYTES / 4) /* elements of one block of updates and hashes */
+#define STATE_BLOCK        (DEVICE_HASH_BYTES / 4) /* elements of one block of updates and hashes */
+#define STATE_CHUNK_BLOCKS 16u                     /* blocks of one chunk, for a joiner */
 
 struct state {
     const struct device_ops *ops;
@@ -20,6 +21,7 @@ struct state {
     float *values;           /* [3 * param_count] */
     float *reduced;          /* [gradient_count] R: raw sums, then metrics */
     uint64_t *block_hashes;  /* of the parameters */
+    double *square_sums;     /* of the gradient's blocks, for its norm */
     uint64_t block_count;
     uint64_t applied;        /* version of values */
 };
@@ -36,6 +38,21 @@ static inline float *state_params(const struct state *state)
 static inline uint64_t state_value_bytes(const struct state *state)
 {
     return 3 * state->spec->param_count * sizeof(float);
+}
+
+static inline uint64_t state_chunk_count(const struct state *state)
+{
+    return (state->block_count + STATE_CHUNK_BLOCKS - 1) / STATE_CHUNK_BLOCKS;
+}
+
+/* Elements of a chunk of the parameters (and of each moment). */
+static inline void state_chunk(const struct state *state, uint64_t chunk, uint64_t *first,
+                               uint64_t *count)
+{
+    uint64_t n = state->spec->param_count, size = (uint64_t)STATE_CHUNK_BLOCKS * STATE_BLOCK;
+
+    *first = chunk * size;
+    *count = n - *first < size ? n - *first : size;
 }
 
 /* Blocks [first, first + count) of the update of step `step` from a raw reduced gradient; also their hashes when

@@ -6,7 +6,7 @@
  *
  *     COMPUTE   compute_shards()   -> SHARD_DONE       EXCHANGE  reduce_start()     -> EXCHANGED
  *     APPLY     compute_apply()    -> APPLIED          CONNECT   reduce_connect()   -> CONNECTED
- *     COPY_..   transfer_copy()    -> COPIED           CATCH_UP  transfer_catch_up()-> CAUGHT_UP, RECORD_APPLIED
+ *     COPY_..   transfer_copy()    -> COPIED           CATCH_UP  joiner_begin()     -> CAUGHT_UP, RECORD_APPLIED
  *
  * When a member is lost the others stop exchanging, say how far they are, form the next generation, compute what
  * the lost one owed, and finish the same step: nothing is lost, and the bits are the same. */
@@ -43,7 +43,7 @@ static void do_action(struct trainer *t, const struct elastic_action *action)
     switch (action->type) {
     case ELASTIC_DO_CONNECT:
         take_generation_keys(t);
-        memset(t->visitors, 0, sizeof t->visitors);
+        visitors_clear(t);
         reduce_connect(t);
         break;
     case ELASTIC_DO_COMPUTE:
@@ -63,10 +63,10 @@ static void do_action(struct trainer *t, const struct elastic_action *action)
         transfer_copy(t, action);
         break;
     case ELASTIC_DO_CATCH_UP:
-        transfer_catch_up(t);
+        joiner_begin(t);
         break;
     case ELASTIC_DO_END_CATCH_UP:
-        transfer_end_catch_up(t);
+        joiner_end(t);
         break;
     case ELASTIC_DO_RELOAD:
         reload_state(t);
@@ -158,8 +158,8 @@ static void on_ready(void *owner, uint64_t number)
     struct trainer *t = owner;
     struct elastic_event event = trainer_event_of(ELASTIC_CONNECTED);
 
-    if (t->catching_up) {
-        transfer_connected(t, COMM_NO_PEER);
+    if (t->joiner.active) {
+        joiner_connected(t, number);
         return;
     }
     event.number = number;
@@ -194,7 +194,7 @@ static void on_drop(void *owner, uint32_t peer, const struct comm_frame *frame, 
 static void on_sent(void *owner, uint32_t peer, void *tag, enum comm_error result)
 {
     (void)result;
-    transfer_sent(owner, peer, tag);
+    visitors_sent(owner, peer, tag);
 }
 
 static void on_lost(void *owner, uint32_t peer, enum comm_loss why, const char *text)
@@ -491,7 +491,7 @@ static void close_all(struct trainer *t)
     compute_close(t);
     close_handles(t);
     (void)uv_run(t->loop, UV_RUN_DEFAULT);
-    transfer_release(t);
+    joiner_release(t);
     sums_release(&t->sums);
     state_release(&t->state);
     free(t->exchange[0]);

@@ -3,7 +3,8 @@
  *   train.c     the page: every action of the elastic machine is one named call
  *   compute.c   tasks: shards, updates, evaluation
  *   reduce.c    the exchange of a step: sums, comm and device together
- *   transfer.c  copies of R and state, a spare's catch-up, serving both
+ *   transfer.c  copies of R and state for a member that regroups
+ *   joiner.c    a spare's catch-up;  visitors.c  serving it
  *   control.c   the coordinator's words to events, and back
  *   report.c    log lines and the terminal;  save.c  checkpoints */
 #ifndef TRAIN_TRAINER_H
@@ -14,6 +15,7 @@
 #include "client/muster.h"
 #include "comm/comm.h"
 #include "data/mnist.h"
+#include "train/catchup.h"
 #include "train/elastic.h"
 #include "train/exchange.h"
 #include "train/pool.h"
@@ -25,8 +27,7 @@
 #include <uv.h>
 
 #define EVENTS_MAX   64
-#define VISITORS_MAX 16
-#define RECORDS_MAX  64
+#define VISITORS_MAX 64 /* as many as comm lets in */
 
 struct trainer;
 
@@ -66,7 +67,8 @@ struct range_task {
 struct visitor {
     bool used;
     uint32_t peer;
-    uint64_t next_chunk;      /* of the state, still to be sent */
+    uint32_t serial;          /* of its subscription */
+    struct catchup_source source;
     uint32_t queued;          /* blobs under way to it */
 };
 
@@ -80,9 +82,20 @@ struct blob {
 /* A record that a spare has received and not yet used up. */
 struct record {
     uint64_t step;
-    uint64_t plan;
     float clip;
-    float *reduced;
+    float *reduced;           /* [gradient_count], its own; NULL = none */
+};
+
+/* The catch-up of a spare, this process. */
+struct joiner {
+    bool active;              /* CATCH_UP was asked for */
+    bool whole;               /* CAUGHT_UP was said */
+    uint32_t source;          /* peer it subscribed to, or COMM_NO_PEER */
+    uint32_t serial;          /* of the subscription */
+    uint32_t next_rank;       /* whom to ask next, modulo the world */
+    struct catchup catchup;
+    uint64_t *version;        /* [chunks of the state], its own */
+    struct record records[CATCHUP_RECORDS_MAX]; /* by step % CATCHUP_RECORDS_MAX */
 };
 
 struct trainer {
@@ -145,12 +158,7 @@ struct trainer {
     bool copy_state;
     uint32_t copy_peer;
     uint64_t copy_bytes, copy_got;
-    bool catching_up, subscribed, caught_up;
-    uint32_t source_rank;
-    uint64_t *chunk_version;                 /* of a spare's state; UINT64_MAX = not here */
-    uint64_t chunk_count, chunks_here;
-    struct record records[RECORDS_MAX];
-    uint32_t record_count;
+    struct joiner joiner;
     struct visitor visitors[VISITORS_MAX];
 
     /* control */
@@ -201,17 +209,29 @@ void reduce_frame(struct trainer *t, uint32_t peer, const struct comm_frame *fra
 void reduce_prepare(struct trainer *t);
 
 /* ---- transfer.c */
+enum request { REQUEST_REDUCED = 1, REQUEST_STATE = 2, REQUEST_RECORDS = 3 }; /* value[0] */
 void transfer_copy(struct trainer *t, const struct elastic_action *action);
-void transfer_catch_up(struct trainer *t);
-void transfer_end_catch_up(struct trainer *t);
-void transfer_applied(struct trainer *t, uint64_t plan);
 void *transfer_place(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
 void transfer_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame, void *payload);
 void transfer_drop(struct trainer *t, uint32_t peer, const struct comm_frame *frame, void *payload);
-void transfer_sent(struct trainer *t, uint32_t peer, void *tag);
 void transfer_lost(struct trainer *t, uint32_t peer);
-void transfer_connected(struct trainer *t, uint32_t peer);
-void transfer_release(struct trainer *t);
+
+/* ---- joiner.c */
+void joiner_begin(struct trainer *t);
+void joiner_end(struct trainer *t);
+void joiner_connected(struct trainer *t, uint64_t number);
+void *joiner_place(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
+void joiner_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame, float *payload);
+void joiner_dropped(struct trainer *t, uint32_t peer, uint32_t serial);
+void joiner_lost(struct trainer *t, uint32_t peer);
+void joiner_release(struct trainer *t);
+
+/* ---- visitors.c */
+void visitors_add(struct trainer *t, uint32_t peer, uint32_t serial);
+void visitors_applied(struct trainer *t, uint64_t plan);
+void visitors_sent(struct trainer *t, uint32_t peer, struct blob *blob);
+void visitors_lost(struct trainer *t, uint32_t peer);
+void visitors_clear(struct trainer *t);
 
 /* ---- control.c */
 int control_open(struct trainer *t, const char *spec, const char *fingerprint, struct error *error);
