@@ -14,14 +14,11 @@
 
 #include "base/clock.h"
 #include "base/exits.h"
-#include "base/random.h"
-#include "comm/tcp/tcp.h"
 #include "train/trainer.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 /* ---- actions -------------------------------------------------------------------------------- */
 
@@ -35,8 +32,6 @@ static void take_generation_keys(struct trainer *t)
     (void)snprintf(t->reason, sizeof t->reason, "by plan");
     t->detect_us = t->push_us = t->rendezvous_us = 0;
 }
-
-static void reload_state(struct trainer *t);
 
 static void do_action(struct trainer *t, const struct elastic_action *action)
 {
@@ -69,7 +64,7 @@ static void do_action(struct trainer *t, const struct elastic_action *action)
         joiner_end(t);
         break;
     case ELASTIC_DO_RELOAD:
-        reload_state(t);
+        trainer_reload(t);
         break;
     case ELASTIC_DO_STEP_DONE:
         report_step(t, action);
@@ -114,16 +109,9 @@ struct elastic_event trainer_event_of(enum elastic_event_type type)
 
 static void step_once(struct trainer *t, const struct elastic_event *event)
 {
-    struct elastic_actions *actions = malloc(sizeof *actions);
-
-    if (actions == NULL) {
-        trainer_exit(t, EXIT_UNAVAILABLE, "out of memory");
-        return;
-    }
-    elastic_step(&t->elastic, event, actions);
-    for (uint32_t i = 0; i < actions->count; i++)
-        do_action(t, &actions->list[i]);
-    free(actions);
+    elastic_step(&t->elastic, event, &t->actions);
+    for (uint32_t i = 0; i < t->actions.count; i++)
+        do_action(t, &t->actions.list[i]);
 }
 
 /* Events that come while one is worked on wait for its end, in order. */
@@ -146,104 +134,7 @@ void trainer_event(struct trainer *t, const struct elastic_event *event)
     t->stepping = false;
 }
 
-/* ---- the data plane's callbacks ------------------------------------------------------------- */
-
-static bool is_exchange(const struct comm_frame *frame)
-{
-    return frame->kind == COMM_PIECE || frame->kind == COMM_RESULT || frame->kind == COMM_WORD;
-}
-
-static void on_ready(void *owner, uint64_t number)
-{
-    struct trainer *t = owner;
-    struct elastic_event event = trainer_event_of(ELASTIC_CONNECTED);
-
-    if (t->joiner.active) {
-        joiner_connected(t, number);
-        return;
-    }
-    event.number = number;
-    trainer_event(t, &event);
-}
-
-static void on_peer(void *owner, uint32_t peer)
-{
-    (void)owner;
-    (void)peer;
-}
-
-static void *on_place(void *owner, uint32_t peer, const struct comm_frame *frame)
-{
-    return is_exchange(frame) ? reduce_place(owner, peer, frame) : transfer_place(owner, peer, frame);
-}
-
-static void on_frame(void *owner, uint32_t peer, const struct comm_frame *frame, void *payload)
-{
-    if (is_exchange(frame))
-        reduce_frame(owner, peer, frame);
-    else
-        transfer_frame(owner, peer, frame, payload);
-}
-
-static void on_drop(void *owner, uint32_t peer, const struct comm_frame *frame, void *payload)
-{
-    if (!is_exchange(frame))
-        transfer_drop(owner, peer, frame, payload);
-}
-
-static void on_sent(void *owner, uint32_t peer, void *tag, enum comm_error result)
-{
-    (void)result;
-    visitors_sent(owner, peer, tag);
-}
-
-static void on_lost(void *owner, uint32_t peer, enum comm_loss why, const char *text)
-{
-    static const enum elastic_lost_why whys[COMM_LOSS_COUNT] = {
-        [COMM_LOST_CLOSED] = ELASTIC_LOST_CLOSED,
-        [COMM_LOST_UNREACHABLE] = ELASTIC_LOST_UNREACHABLE,
-        [COMM_LOST_STRANGER] = ELASTIC_LOST_STRANGER,
-        [COMM_LOST_PROTOCOL] = ELASTIC_LOST_UNREACHABLE};
-    struct trainer *t = owner;
-    const struct comm_member *member = comm_peer_member(t->comm, peer);
-    struct elastic_event event = trainer_event_of(ELASTIC_PEER_LOST);
-
-    transfer_lost(t, peer);
-    if (why != COMM_LOST_CLOSED)
-        report_note(t, text);
-    if (member == NULL || member->rank == COMM_VISITOR)
-        return;
-    memcpy(event.peer.byte, member->id, ELASTIC_ID_BYTES);
-    event.why = whys[why];
-    trainer_event(t, &event);
-}
-
-static void on_log(void *owner, const char *text)
-{
-    report_note(owner, text);
-}
-
-/* ---- signals, exit -------------------------------------------------------------------------- */
-
-static void on_drain_timer(uv_timer_t *timer)
-{
-    trainer_exit(timer->data, EXIT_RETRY, "the time to leave at a boundary is over: leaving as lost");
-}
-
-/* Once: leave at the next boundary. Twice: at once. */
-static void on_signal(uv_signal_t *handle, int number)
-{
-    struct trainer *t = handle->data;
-    struct elastic_event event = trainer_event_of(ELASTIC_STOP);
-
-    if (++t->signals > 1) {
-        trainer_exit(t, 128 + number, "stopped at once");
-        return;
-    }
-    report_note(t, "leaving after this step (again to stop at once)");
-    (void)uv_timer_start(&t->drain_timer, on_drain_timer, t->settings->drain_ms, 0);
-    trainer_event(t, &event);
-}
+/* ---- beginning and end ---------------------------------------------------------------------- */
 
 /* With code -1: nothing new, but perhaps a checkpoint that the exit waited for is written now. */
 void trainer_exit(struct trainer *t, int code, const char *text)
@@ -255,255 +146,6 @@ void trainer_exit(struct trainer *t, int code, const char *text)
     }
     if (t->leaving && (!save_open(t) || t->signals > 1))
         uv_stop(t->loop);
-}
-
-/* ---- opening and closing -------------------------------------------------------------------- */
-
-static void passed_over(void *owner, const struct ckpt_row *row)
-{
-    char text[700];
-
-    (void)snprintf(text, sizeof text, "checkpoint %s is passed over: %s", row->name, row->why);
-    report_note(owner, text);
-}
-
-/* Parameters: from the newest valid checkpoint, else from --init, else from the seed. */
-static int load_state(struct trainer *t, const char *spec, struct error *error)
-{
-    struct ckpt_error why = {CKPT_NONE, ""};
-    struct ckpt_found found;
-    enum ckpt_code code = t->settings->ckpt != NULL
-                              ? ckpt_find(t->settings->ckpt, &found, passed_over, t, &why)
-                              : CKPT_NONE;
-    char text[300];
-
-    if (code == CKPT_OK && strcmp(found.meta.spec, spec) != 0)
-        return error_set(error, EXIT_REFUSED,
-                         "%s belongs to a run with another spec; give --ckpt another folder, or the "
-                         "options of that run", found.path);
-    if (code == CKPT_OK)
-        code = state_load(&t->state, &found, &why);
-    if (code == CKPT_OK) {
-        memcpy(t->job_uid, found.meta.job_uid, sizeof t->job_uid);
-        t->known_generation = found.meta.generation;
-        (void)snprintf(text, sizeof text, "resuming from %s", found.path);
-        report_note(t, text);
-        return 0;
-    }
-    if (code != CKPT_NONE)
-        return error_set(error, EXIT_DATA, "%s", why.text);
-    model_init(t->state.spec, t->settings->seed, state_params(&t->state));
-    if (t->settings->init != NULL && state_load_init(&t->state, t->settings->init, &why) != CKPT_OK)
-        return error_set(error, EXIT_DATA, "--init: %s", why.text);
-    return 0;
-}
-
-/* The state is known by its hashes, and the sums of its step can begin. */
-static void take_state(struct trainer *t)
-{
-    struct plan_mask present = plan_present(&t->shape, t->state.applied);
-
-    state_hash_all(&t->state, t->stream);
-    t->hash = state_hash(&t->state, t->stream);
-    sums_begin(&t->sums, t->shape.shards, &present);
-}
-
-/* A copy that was not finished left a mixture behind, or a newer checkpoint may be there. */
-static void reload_state(struct trainer *t)
-{
-    struct elastic_event event = trainer_event_of(ELASTIC_RELOADED);
-    char spec[SETTINGS_SPEC_BYTES];
-    struct error error;
-    int status;
-
-    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, 0, spec);
-    t->state.applied = 0;
-    memset(t->state.values, 0, state_value_bytes(&t->state));
-    status = load_state(t, spec, &error);
-    if (status != 0) {
-        trainer_exit(t, status, error.text);
-        return;
-    }
-    take_state(t);
-    event.version = t->state.applied;
-    event.hash = t->hash;
-    trainer_event(t, &event);
-}
-
-static int open_device(struct trainer *t, struct error *error)
-{
-    struct device_options options = {t->settings->isa};
-    struct device_error why = {DEVICE_OK, ""};
-
-    t->ops = device_cpu_ops();
-    if (t->ops->open(&options, &t->device, &why) != DEVICE_OK ||
-        t->ops->stream_open(t->device, &t->stream, &why) != DEVICE_OK)
-        return error_set(error, EXIT_UNAVAILABLE, "%s", why.text);
-    return 0;
-}
-
-static int open_data(struct trainer *t, struct error *error)
-{
-    const struct settings *s = t->settings;
-    char why[512];
-
-    if (mnist_open(s->data, &t->mnist, why, sizeof why) != 0)
-        return error_set(error, EXIT_DATA, "%s", why);
-    if (t->mnist.note[0] != '\0')
-        report_note(t, t->mnist.note);
-    t->shape.samples = t->mnist.train.count;
-    t->shape.shards = (uint32_t)s->shards;
-    t->shape.shard_samples = (uint32_t)(s->global_batch / s->shards);
-    t->steps_total = s->steps != 0 ? s->steps : s->epochs * plan_steps_per_epoch(&t->shape);
-    return 0;
-}
-
-static int open_state(struct trainer *t, struct error *error)
-{
-    struct optim_options optim;
-
-    settings_optim(t->settings, t->steps_total, &optim);
-    for (int i = 0; i < 2; i++)
-        t->exchange[i] = calloc(1, sizeof *t->exchange[i]);
-    if (state_init(&t->state, t->ops, t->device, model_convnet(), &optim) != 0 ||
-        sums_init(&t->sums, t->ops, t->device, model_convnet()) != 0 || t->exchange[0] == NULL ||
-        t->exchange[1] == NULL)
-        return error_set(error, EXIT_UNAVAILABLE, "out of memory for the model");
-    return 0;
-}
-
-/* The data plane listens where the coordinator is reached from, unless told otherwise. */
-static int open_comm(struct trainer *t, struct error *error)
-{
-    static const struct comm_events events = {on_peer, on_ready, on_place, on_frame,
-                                              on_drop, on_sent,  on_lost,  on_log};
-    char address[MUSTER_TEXT_BYTES], listen[MUSTER_TEXT_BYTES], why[256];
-    const char *wanted = t->settings->data_listen;
-    struct muster_error muster_why;
-
-    if (wanted == NULL) {
-        if (muster_local_address(t->settings->coordinator, address, sizeof address, &muster_why) !=
-            MUSTER_OK)
-            return error_set(error, muster_why.exit_code, "%s", muster_why.text);
-        wanted = address;
-    }
-    if (strchr(wanted, ':') == NULL || (wanted[0] != '[' && strchr(strchr(wanted, ':') + 1, ':')))
-        (void)snprintf(listen, sizeof listen, strchr(wanted, ':') ? "[%s]:0" : "%s:0", wanted);
-    else
-        (void)snprintf(listen, sizeof listen, "%s%s", wanted,
-                       wanted[strlen(wanted) - 1] == ']' ? ":0" : "");
-    if (comm_tcp_open(t->loop, listen, t->me.byte, &events, t, NULL, &t->comm, why, sizeof why) !=
-        COMM_OK)
-        return error_set(error, EXIT_UNAVAILABLE, "--data-listen %s: %s", listen, why);
-    return 0;
-}
-
-static uint64_t init_hash(const struct trainer *t)
-{
-    return t->settings->init == NULL
-               ? 0
-               : XXH3_64bits(t->state.values, t->state.spec->param_count * sizeof(float));
-}
-
-/* Alone: a generation of one, told by nobody. */
-static void form_alone(struct trainer *t)
-{
-    struct elastic_event event = trainer_event_of(ELASTIC_FORMED);
-
-    memset(&t->roster, 0, sizeof t->roster);
-    t->roster.number = 1;
-    t->roster.world = 1;
-    t->roster.step = t->state.applied;
-    t->roster.members[0].id = t->me;
-    t->roster.members[0].applied = t->state.applied;
-    (void)snprintf(t->reason, sizeof t->reason, "alone");
-    event.roster = &t->roster;
-    trainer_event(t, &event);
-}
-
-static void open_handles(struct trainer *t)
-{
-    (void)uv_timer_init(t->loop, &t->done_timer);
-    (void)uv_timer_init(t->loop, &t->drain_timer);
-    (void)uv_timer_init(t->loop, &t->beat_timer);
-    (void)uv_signal_init(t->loop, &t->on_term);
-    (void)uv_signal_init(t->loop, &t->on_int);
-    t->done_timer.data = t->drain_timer.data = t->beat_timer.data = t;
-    t->on_term.data = t->on_int.data = t;
-    (void)uv_signal_start(&t->on_term, on_signal, SIGTERM);
-    (void)uv_signal_start(&t->on_int, on_signal, SIGINT);
-}
-
-static int open_all(struct trainer *t, struct error *error)
-{
-    struct elastic_config config;
-    char spec[SETTINGS_SPEC_BYTES], fingerprint[1000];
-    int status = report_open(t, error);
-
-    if (status == 0)
-        status = open_device(t, error);
-    if (status == 0)
-        status = open_data(t, error);
-    if (status == 0)
-        status = open_state(t, error);
-    if (status != 0)
-        return status;
-    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, 0, spec);
-    status = load_state(t, spec, error);
-    if (status != 0)
-        return status;
-    take_state(t);
-    status = compute_open(t, error);
-    if (status != 0)
-        return status;
-    memset(&config, 0, sizeof config);
-    config.me = t->me;
-    config.shape = t->shape;
-    config.steps_total = t->steps_total;
-    config.save_every = t->settings->ckpt_every;
-    config.saves = t->settings->ckpt != NULL;
-    config.alone = t->settings->standalone;
-    elastic_init(&t->elastic, &config, t->state.applied, t->hash);
-    if (t->settings->standalone) {
-        form_alone(t);
-        return 0;
-    }
-    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, init_hash(t), spec);
-    t->ops->fingerprint(t->device, fingerprint, sizeof fingerprint);
-    status = open_comm(t, error);
-    return status != 0 ? status : control_open(t, spec, fingerprint, error);
-}
-
-static void close_handles(struct trainer *t)
-{
-    uv_handle_t *handles[] = {(uv_handle_t *)&t->done_timer, (uv_handle_t *)&t->drain_timer,
-                              (uv_handle_t *)&t->beat_timer, (uv_handle_t *)&t->on_term,
-                              (uv_handle_t *)&t->on_int};
-
-    for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
-        uv_close(handles[i], NULL);
-}
-
-static void close_all(struct trainer *t)
-{
-    control_close(t);
-    comm_close(t->comm);
-    compute_close(t);
-    close_handles(t);
-    (void)uv_run(t->loop, UV_RUN_DEFAULT);
-    joiner_release(t);
-    sums_release(&t->sums);
-    state_release(&t->state);
-    free(t->exchange[0]);
-    free(t->exchange[1]);
-    free(t->staging);
-    free(t->temps);
-    mnist_release(&t->mnist);
-    if (t->stream != NULL)
-        t->ops->stream_close(t->stream);
-    if (t->ops != NULL)
-        t->ops->close(t->device);
-    report_close(t);
 }
 
 int train(const struct settings *settings, struct error *error)
@@ -518,9 +160,7 @@ int train(const struct settings *settings, struct error *error)
     }
     t->settings = settings;
     t->loop = &loop;
-    (void)random_fill(t->me.byte, sizeof t->me.byte);
-    open_handles(t);
-    status = open_all(t, error);
+    status = trainer_open(t, error);
     if (status == 0) {
         if (!t->leaving)
             (void)uv_run(&loop, UV_RUN_DEFAULT);
@@ -528,7 +168,7 @@ int train(const struct settings *settings, struct error *error)
         error->code = status;
         (void)snprintf(error->text, sizeof error->text, "%s", t->exit_text);
     }
-    close_all(t);
+    trainer_close(t);
     (void)uv_loop_close(&loop);
     free(t);
     return status;

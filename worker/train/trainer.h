@@ -1,6 +1,7 @@
 /* What the files of the trainer share. One loop, one thread; compute threads get tasks and hand them back.
  *
  *   train.c     the page: every action of the elastic machine is one named call
+ *   trainer.c   its beginning and end: device, data, state, data plane, signals
  *   compute.c   tasks: shards, updates, evaluation
  *   reduce.c    the exchange of a step: sums, comm and device together
  *   transfer.c  copies of R and state for a member that regroups
@@ -105,6 +106,7 @@ struct trainer {
     struct elastic_event events[EVENTS_MAX]; /* a ring: events that came while one was worked on */
     uint32_t events_first, events_count;
     bool stepping;
+    struct elastic_actions actions;          /* of the event being worked on */
     struct elastic_roster roster;            /* of the event under way */
     struct plan_shape shape;
     uint64_t steps_total;
@@ -185,6 +187,11 @@ struct trainer {
     uv_signal_t on_term, on_int;
     uint32_t signals;
 };
+
+/* ---- trainer.c */
+int trainer_open(struct trainer *t, struct error *error);
+void trainer_close(struct trainer *t); /* accepts one that is half open */
+void trainer_reload(struct trainer *t);
 
 /* ---- train.c */
 void trainer_event(struct trainer *t, const struct elastic_event *event);
