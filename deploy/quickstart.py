@@ -14,6 +14,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import mnist  # noqa: E402
 import story  # noqa: E402
 
 START_DEADLINE_S = 90
@@ -78,9 +79,7 @@ class Stage:
         self.logs[name] = Log(path)
         argv = [os.path.join(self.args.bin, "muster-worker"), *where, "--epochs",
                 str(self.args.epochs), "--global-batch", "256", "--shards", "8", "--seed", "1",
-                "--log", path]
-        if self.args.data:
-            argv += ["--data", self.args.data]
+                "--log", path, "--data", self.args.data]
         return self.start(name, *argv)
 
     def explain(self, name):
@@ -171,6 +170,17 @@ def play(stage, args):
             "joined": joined, "victim": victim, "newcomer": newcomer, "crew": crew}
 
 
+def lost_and_redone(stage, happened):
+    """Over the logs of all who trained, the killed one too: steps that nobody finished, and steps that a worker
+    finished twice or went back to."""
+    numbers = {n: [e["step"] for e in stage.logs[n].steps()]
+               for n in happened["crew"] + [happened["victim"]]}
+    total = stage.logs[happened["crew"][0]].of("done")[-1]["steps"]
+    finished = set().union(*numbers.values())
+    redone = sum(b <= a for steps in numbers.values() for a, b in zip(steps, steps[1:]))
+    return len(set(range(total)) - finished), redone
+
+
 def summarise(stage, happened, undisturbed):
     """Judge by the logs alone."""
     first = stage.logs[happened["crew"][0]]
@@ -183,7 +193,7 @@ def summarise(stage, happened, undisturbed):
     quiet = [e.get("params_hash") for e in undisturbed.steps()]
     same_chain = chain == quiet[:len(chain)] and len(chain) == len(quiet)
     same_end = len({e["params_hash"] for e in ends} | {undisturbed.of("done")[-1]["params_hash"]}) == 1
-    once = [e["step"] for e in steps] == list(range(len(steps)))
+    lost, redone = lost_and_redone(stage, happened)
     span = times[-1] - times[0]
     return {
         "samples_per_s": round((len(steps) - 1) * 256 / span, 1) if span > 0 else 0.0,
@@ -194,7 +204,9 @@ def summarise(stage, happened, undisturbed):
         "steps": len(steps),
         "params_hash": ends[0]["params_hash"],
         "params_hash_undisturbed": undisturbed.of("done")[-1]["params_hash"],
-        "exact": bool(same_chain and same_end and once),
+        "steps_lost": lost,
+        "steps_redone": redone,
+        "exact": bool(same_chain and same_end and lost == 0 and redone == 0),
     }
 
 
@@ -215,7 +227,7 @@ def table(stage, happened, summary):
         ("speed", f"{summary['samples_per_s']:.0f} samples/s (a step: {summary['step_ms']:.1f} ms)"),
         ("kill to the next step", f"{summary['recovery_ms']:.0f} ms"),
         ("longest pause at the join", f"{summary['join_pause_ms']:.0f} ms"),
-        ("steps lost or redone", "0"),
+        ("steps lost, redone", f"{summary['steps_lost']}, {summary['steps_redone']}"),
         ("test accuracy", f"{summary['test_accuracy']:.4f}"),
         ("parameters", summary["params_hash"]),
         ("undisturbed run", summary["params_hash_undisturbed"]),
@@ -231,16 +243,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=0, help="0: 2, or 16 of the bundled subset")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--data", default=os.environ.get("MUSTER_DATA", ""))
     args = parser.parse_args()
     shutil.rmtree(args.out, ignore_errors=True)
     os.makedirs(args.out)
-    if not args.data:
-        beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "shared",
-                              "data", "mnist")
-        args.data = beside if os.path.isdir(beside) else ""
+    args.data, source = mnist.find()
+    args.epochs = args.epochs or (16 if args.data == mnist.BUNDLED else 2)
+    print(f"== data: {source}")
 
     stage = Stage(args)
     try:

@@ -11,16 +11,17 @@ usage() {
 usage: deploy/quickstart.sh [--workers N] [--epochs N] [--out DIR] [--deps]
 
   --workers N   workers at the start, 2 to 8 (default 3)
-  --epochs N    passes over the data (default 2)
+  --epochs N    passes over the data (default 2; 16 of the bundled subset)
   --out DIR     where logs, summary.json and story.svg go (default build/quickstart)
   --deps        only install what is needed, then stop
 
-Data: --data is not asked for here; MNIST is looked for in \$MUSTER_DATA and ../shared/data/mnist,
-else the real subset that comes with the project is used, and said so.
+MNIST is looked for in \$MUSTER_DATA and ../shared/data/mnist, else downloaded from \$MUSTER_MNIST_URL (or
+a public mirror) into ~/.cache/muster and checked by SHA-256; else the real subset that comes with the
+project is used, and said so.
 TEXT
 }
 
-workers=3 epochs=2 out=$top/build/quickstart deps_only=no
+workers=3 epochs= out=$top/build/quickstart deps_only=no
 while [ $# -gt 0 ]; do
     case "$1" in
         --workers | --epochs | --out)
@@ -36,7 +37,7 @@ while [ $# -gt 0 ]; do
         *) echo "quickstart: unknown option '$1'" >&2; usage >&2; exit 64 ;;
     esac
 done
-for pair in "workers:$workers:2:8" "epochs:$epochs:1:1000"; do
+for pair in "workers:$workers:2:8" "epochs:${epochs:-2}:1:1000"; do
     IFS=: read -r name value low high <<<"$pair"
     if ! [[ $value =~ ^[0-9]+$ ]] || [ "$value" -lt "$low" ] || [ "$value" -gt "$high" ]; then
         echo "quickstart: --$name $value: expected a whole number from $low to $high" >&2
@@ -59,4 +60,4 @@ if ! { cmake -S "$top" --preset release && cmake --build "$top/build/release" --
     exit 69
 fi
 exec python3 "$here/quickstart.py" --bin "$top/build/release/bin" --workers "$workers" \
-    --epochs "$epochs" --out "$out"
+    --epochs "${epochs:-0}" --out "$out"
