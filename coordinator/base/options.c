@@ -79,13 +79,13 @@ static size_t distance(const char *a, size_t a_length, const char *b)
     return row[b_length];
 }
 
-/* `where` is the program or the line of the file. Only a name closer than its own length is nearest. */
+/* `where` is "" or the line of the file. Only a name closer than its own length is nearest. */
 static int unknown(const struct options *options, const char *where, const char *name,
                    size_t length, struct error *error)
 {
     static const char *const everywhere[] = {"help", "version", "config"};
     size_t best = least(length, 4), fixed = sizeof everywhere / sizeof everywhere[0];
-    const char *nearest = NULL;
+    const char *nearest = NULL, *colon = where[0] != '\0' ? ": " : "";
 
     for (size_t i = 0; i < options->count + fixed; i++) {
         const char *known = i < options->count ? options->table[i].name
@@ -98,9 +98,9 @@ static int unknown(const struct options *options, const char *where, const char 
         }
     }
     if (nearest != NULL)
-        return error_set(error, EXIT_USAGE, "%s: unknown option '%.*s'; did you mean '%s'?", where,
-                         (int)length, name, nearest);
-    return error_set(error, EXIT_USAGE, "%s: unknown option '%.*s'; see %s --help", where,
+        return error_set(error, EXIT_USAGE, "%s%sunknown option '%.*s'; did you mean '%s'?", where,
+                         colon, (int)length, name, nearest);
+    return error_set(error, EXIT_USAGE, "%s%sunknown option '%.*s'; see %s --help", where, colon,
                      (int)length, name, options->program);
 }
 
@@ -150,7 +150,7 @@ static int take_option(struct options *options, const char *word, const char *ne
     if (strcmp(word, "version") == 0)
         return OPTIONS_VERSION;
     if (i == options->count)
-        return unknown(options, options->program, word, length, error);
+        return unknown(options, "", word, length, error);
     if (options->table[i].type == OPTION_FLAG && word[length] == '\0') {
         value = "yes";
     } else {
@@ -187,7 +187,7 @@ static int read_words(struct options *options, int argc, char **argv, struct err
         } else if (word[1] == '-') {
             status = take_option(options, word + 2, next, &took, error);
         } else {
-            status = unknown(options, options->program, word, strlen(word), error);
+            status = unknown(options, "", word, strlen(word), error);
         }
         if (status != 0)
             return status;

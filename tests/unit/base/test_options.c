@@ -246,11 +246,11 @@ static void wrong_values_are_named(void **state)
 static void wrong_words_are_named(void **state)
 {
     (void)state;
-    expect_error("--min-sise 3", "test: unknown option 'min-sise'; did you mean 'min-size'?");
-    expect_error("--hepl", "test: unknown option 'hepl'; did you mean 'help'?");
-    expect_error("--xyz", "test: unknown option 'xyz'; see test --help");
-    expect_error("-q", "test: unknown option '-q'; see test --help");
-    expect_error("--=3", "test: unknown option ''; see test --help");
+    expect_error("--min-sise 3", "unknown option 'min-sise'; did you mean 'min-size'?");
+    expect_error("--hepl", "unknown option 'hepl'; did you mean 'help'?");
+    expect_error("--xyz", "unknown option 'xyz'; see test --help");
+    expect_error("-q", "unknown option '-q'; see test --help");
+    expect_error("--=3", "unknown option ''; see test --help");
     expect_error("--job", "--job needs a value");
     expect_error("--job --quiet", "--job needs a value; '--quiet' would be taken as one only in the "
                                   "form --job=--quiet");
