@@ -45,10 +45,15 @@ static void line_end(struct trainer *t)
     (void)fflush(t->log);
 }
 
+void report_warning(struct trainer *t, const char *text)
+{
+    (void)fprintf(stderr, "%smuster-worker: %s\n", t->terminal ? "\r\033[K" : "", text);
+}
+
 void report_note(struct trainer *t, const char *text)
 {
     if (!t->settings->quiet)
-        (void)fprintf(stderr, "%smuster-worker: %s\n", t->terminal ? "\r\033[K" : "", text);
+        report_warning(t, text);
 }
 
 void report_generation(struct trainer *t, const struct elastic_action *action)

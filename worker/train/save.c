@@ -4,8 +4,11 @@
 
 #include "base/exits.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 struct save_job {
     uv_work_t work;
@@ -16,6 +19,16 @@ struct save_job {
     enum ckpt_code code;
     struct ckpt_error error;
 };
+
+int save_prepare(const struct trainer *t, struct error *error)
+{
+    const char *folder = t->settings->ckpt;
+
+    if (folder == NULL || ((mkdir(folder, 0755) == 0 || errno == EEXIST) &&
+                           access(folder, R_OK | W_OK | X_OK) == 0))
+        return 0;
+    return error_set(error, EXIT_UNAVAILABLE, "--ckpt %s: %s", folder, strerror(errno));
+}
 
 bool save_open(const struct trainer *t)
 {
@@ -43,9 +56,11 @@ static void written(uv_work_t *work, int status)
     (void)status;
     fault_point(t, "saved", job->meta.step);
     if (job->code != CKPT_OK) {
-        (void)snprintf(text, sizeof text, "checkpoint of step %llu failed, training goes on: %s",
-                       (unsigned long long)job->meta.step, job->error.text);
-        report_note(t, text);
+        (void)snprintf(text, sizeof text, "checkpoint of step %llu failed%s: %s",
+                       (unsigned long long)job->meta.step, last ? "" : ", training goes on",
+                       job->error.text);
+        report_warning(t, text);
+        t->last_unsaved = last;
     }
     event.version = job->meta.step;
     free(job->values);
@@ -60,7 +75,7 @@ static void written(uv_work_t *work, int status)
         trainer_exit(t, -1, NULL); /* perhaps the exit waited for this */
 }
 
-static void describe(const struct trainer *t, struct ckpt_meta *meta, const char *spec)
+static void describe(const struct trainer *t, struct ckpt_meta *meta)
 {
     uint64_t per_epoch = plan_steps_per_epoch(&t->shape);
 
@@ -76,14 +91,13 @@ static void describe(const struct trainer *t, struct ckpt_meta *meta, const char
     meta->shards = t->shape.shards;
     meta->loss_scale = 1.0;
     meta->params_hash = t->hash;
-    (void)snprintf(meta->spec, sizeof meta->spec, "%s", spec);
+    (void)snprintf(meta->spec, sizeof meta->spec, "%s", t->spec);
 }
 
 /* While one is being written, only the newest that was asked for is remembered. */
 void save_begin(struct trainer *t, uint64_t version, bool last)
 {
     struct save_job *job;
-    char spec[SETTINGS_SPEC_BYTES];
 
     t->save_last_due = last;
     if (t->save != NULL) {
@@ -97,15 +111,15 @@ void save_begin(struct trainer *t, uint64_t version, bool last)
         struct elastic_event event = trainer_event_of(ELASTIC_SAVED);
 
         free(job);
-        report_note(t, "checkpoint failed, training goes on: out of memory");
+        report_warning(t, "checkpoint failed, training goes on: out of memory");
+        t->last_unsaved = last;
         event.version = version;
         if (last)
             trainer_event(t, &event);
         return;
     }
     memcpy(job->values, t->state.values, state_value_bytes(&t->state));
-    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, 0, spec);
-    describe(t, &job->meta, spec);
+    describe(t, &job->meta);
     job->trainer = t;
     job->last = last;
     job->work.data = job;

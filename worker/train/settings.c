@@ -141,3 +141,16 @@ void settings_spec(const struct settings *s, uint64_t data_hash, uint64_t sample
                    (unsigned long long)s->shards, (unsigned long long)s->steps,
                    (unsigned long long)s->warmup, s->decay);
 }
+
+void settings_spec_difference(const char *there, const char *here, char *text, size_t text_bytes)
+{
+    size_t one = strcspn(there, "\n"), two = strcspn(here, "\n");
+
+    while (there[one] != '\0' && here[two] != '\0' && one == two && memcmp(there, here, one) == 0) {
+        there += one + 1;
+        here += two + 1;
+        one = strcspn(there, "\n");
+        two = strcspn(here, "\n");
+    }
+    (void)snprintf(text, text_bytes, "%.*s there, %.*s here", (int)one, there, (int)two, here);
+}

@@ -81,7 +81,10 @@ static void do_action(struct trainer *t, const struct elastic_action *action)
     case ELASTIC_DO_EXIT:
         if (action->code == 0 && t->elastic.evaluated)
             report_done(t);
-        trainer_exit(t, action->code, action->text);
+        if (action->code == 0 && t->last_unsaved)
+            trainer_exit(t, EXIT_UNAVAILABLE, "the last checkpoint could not be written");
+        else
+            trainer_exit(t, action->code, action->text);
         break;
     case ELASTIC_DO_SEND_REPORT:
     case ELASTIC_DO_SEND_ENTERED:

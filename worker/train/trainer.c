@@ -115,11 +115,37 @@ static void passed_over(void *owner, const struct ckpt_row *row)
     char text[700];
 
     (void)snprintf(text, sizeof text, "checkpoint %s is passed over: %s", row->name, row->why);
-    report_note(owner, text);
+    report_warning(owner, text);
 }
 
-/* Parameters: from the newest valid checkpoint, else from --init, else from the seed. */
-static int load_state(struct trainer *t, const char *spec, struct error *error)
+static int refuse_other(const struct trainer *t, const struct ckpt_found *found, struct error *error)
+{
+    char text[200];
+
+    settings_spec_difference(found->meta.spec, t->spec, text, sizeof text);
+    return error_set(error, EXIT_REFUSED,
+                     "%s belongs to another run: %s; give --ckpt another folder, or the options of "
+                     "that run", found->path, text);
+}
+
+/* Values of --init, or of the seed: the spec knows the former by their hash. */
+static int load_first(struct trainer *t, struct error *error)
+{
+    struct ckpt_error why = {CKPT_NONE, ""};
+    uint64_t hash = 0;
+
+    model_init(t->state.spec, t->settings->seed, state_params(&t->state));
+    if (t->settings->init != NULL) {
+        if (state_load_init(&t->state, t->settings->init, &why) != CKPT_OK)
+            return error_set(error, EXIT_DATA, "--init: %s", why.text);
+        hash = XXH3_64bits(t->state.values, t->state.spec->param_count * sizeof(float));
+    }
+    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, hash, t->spec);
+    return 0;
+}
+
+/* Parameters: from the newest valid checkpoint, else the first ones. */
+static int load_state(struct trainer *t, struct error *error)
 {
     struct ckpt_error why = {CKPT_NONE, ""};
     struct ckpt_found found;
@@ -128,10 +154,8 @@ static int load_state(struct trainer *t, const char *spec, struct error *error)
                               : CKPT_NONE;
     char text[300];
 
-    if (code == CKPT_OK && strcmp(found.meta.spec, spec) != 0)
-        return error_set(error, EXIT_REFUSED,
-                         "%s belongs to a run with another spec; give --ckpt another folder, or the "
-                         "options of that run", found.path);
+    if (code == CKPT_OK && strcmp(found.meta.spec, t->spec) != 0)
+        return refuse_other(t, &found, error);
     if (code == CKPT_OK)
         code = state_load(&t->state, &found, &why);
     if (code == CKPT_OK) {
@@ -141,12 +165,7 @@ static int load_state(struct trainer *t, const char *spec, struct error *error)
         report_note(t, text);
         return 0;
     }
-    if (code != CKPT_NONE)
-        return error_set(error, EXIT_DATA, "%s", why.text);
-    model_init(t->state.spec, t->settings->seed, state_params(&t->state));
-    if (t->settings->init != NULL && state_load_init(&t->state, t->settings->init, &why) != CKPT_OK)
-        return error_set(error, EXIT_DATA, "--init: %s", why.text);
-    return 0;
+    return code == CKPT_NONE ? 0 : error_set(error, EXIT_DATA, "%s", why.text);
 }
 
 /* The state is known by its hashes, and the sums of its step can begin. */
@@ -163,14 +182,14 @@ static void take_state(struct trainer *t)
 void trainer_reload(struct trainer *t)
 {
     struct elastic_event event = trainer_event_of(ELASTIC_RELOADED);
-    char spec[SETTINGS_SPEC_BYTES];
     struct error error;
     int status;
 
-    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, 0, spec);
     t->state.applied = 0;
     memset(t->state.values, 0, state_value_bytes(&t->state));
-    status = load_state(t, spec, &error);
+    status = load_first(t, &error);
+    if (status == 0)
+        status = load_state(t, &error);
     if (status != 0) {
         trainer_exit(t, status, error.text);
         return;
@@ -201,7 +220,7 @@ static int open_data(struct trainer *t, struct error *error)
     if (mnist_open(s->data, &t->mnist, why, sizeof why) != 0)
         return error_set(error, EXIT_DATA, "%s", why);
     if (t->mnist.note[0] != '\0')
-        report_note(t, t->mnist.note);
+        report_warning(t, t->mnist.note);
     t->shape.samples = t->mnist.train.count;
     t->shape.shards = (uint32_t)s->shards;
     t->shape.shard_samples = (uint32_t)(s->global_batch / s->shards);
@@ -249,13 +268,6 @@ static int open_comm(struct trainer *t, struct error *error)
     return 0;
 }
 
-static uint64_t init_hash(const struct trainer *t)
-{
-    return t->settings->init == NULL
-               ? 0
-               : XXH3_64bits(t->state.values, t->state.spec->param_count * sizeof(float));
-}
-
 /* Alone: a generation of one, told by nobody. */
 static void form_alone(struct trainer *t)
 {
@@ -288,7 +300,7 @@ static void open_handles(struct trainer *t)
 int trainer_open(struct trainer *t, struct error *error)
 {
     struct elastic_config config;
-    char spec[SETTINGS_SPEC_BYTES], fingerprint[1000];
+    char fingerprint[1000];
     int status;
 
     open_handles(t);
@@ -303,8 +315,11 @@ int trainer_open(struct trainer *t, struct error *error)
         status = open_state(t, error);
     if (status != 0)
         return status;
-    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, 0, spec);
-    status = load_state(t, spec, error);
+    status = save_prepare(t, error);
+    if (status == 0)
+        status = load_first(t, error);
+    if (status == 0)
+        status = load_state(t, error);
     if (status != 0)
         return status;
     take_state(t);
@@ -323,10 +338,9 @@ int trainer_open(struct trainer *t, struct error *error)
         form_alone(t);
         return 0;
     }
-    settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, init_hash(t), spec);
     t->ops->fingerprint(t->device, fingerprint, sizeof fingerprint);
     status = open_comm(t, error);
-    return status != 0 ? status : control_open(t, spec, fingerprint, error);
+    return status != 0 ? status : control_open(t, t->spec, fingerprint, error);
 }
 
 static void close_handles(struct trainer *t)

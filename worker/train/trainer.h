@@ -122,6 +122,7 @@ struct trainer {
     struct device_stream *stream;            /* the loop's own */
     struct pool *pool;
     struct mnist mnist;
+    char spec[SETTINGS_SPEC_BYTES];          /* what defines the bits: options, data, --init's values */
     struct state state;
     struct sums sums;
     uint64_t hash;                           /* of the parameters at state.applied */
@@ -177,6 +178,7 @@ struct trainer {
     struct save_job *save;                   /* being written, NULL = none */
     uint64_t save_again;                     /* version asked for meanwhile */
     bool save_last_due;
+    bool last_unsaved;                       /* the last state of all is not on disk */
 
     /* telling */
     FILE *log;
@@ -252,10 +254,12 @@ void report_generation(struct trainer *t, const struct elastic_action *action);
 void report_step(struct trainer *t, const struct elastic_action *action);
 void report_samples(struct trainer *t, uint64_t step, uint32_t shard);
 void report_done(struct trainer *t);
-void report_note(struct trainer *t, const char *text);
+void report_note(struct trainer *t, const char *text);    /* not with --quiet */
+void report_warning(struct trainer *t, const char *text);
 void report_close(struct trainer *t);
 
 /* ---- save.c */
+int save_prepare(const struct trainer *t, struct error *error); /* is there a folder to write to? */
 void save_begin(struct trainer *t, uint64_t version, bool last);
 bool save_open(const struct trainer *t);
 
