@@ -46,6 +46,8 @@ struct core_times {
     uint32_t pair_ms;         /* two data plane failures within this: one of the pair goes; 30000 */
     uint32_t waiting_ms;      /* least time between WAITING messages; 250 */
     uint32_t store_retry_ms;  /* after a failed store; 500 */
+    uint32_t cooldown_losses; /* of one node within cooldown_ms: its newcomers wait that long; 3 */
+    uint32_t cooldown_ms;     /* 60000 */
     uint32_t restart_budget;  /* losses without any progress until the job fails; 64 */
 };
 

@@ -69,6 +69,15 @@ struct barrier {
     uint32_t waiting;             /* members that wait here */
 };
 
+/* A node that lost members. */
+struct cooling {
+    char node[CORE_NAME_BYTES];
+    uint32_t losses;              /* since since_us; 0 = slot is free */
+    uint64_t since_us, until_us;  /* first of these losses; its newcomers wait until then */
+};
+
+#define COOLING_NODES 16
+
 /* What waits for the store. */
 enum pending { PENDING_NONE, PENDING_FORM, PENDING_PLAN, PENDING_DONE };
 
@@ -114,6 +123,7 @@ struct job {
     uint64_t step_us;             /* usual duration of a step in this group; 0 = not known yet */
     uint64_t timed_step, timed_us; /* newest step seen in this group, and when it began (0 = not seen) */
     bool timed;                   /* timed_step is set */
+    struct cooling cooling[COOLING_NODES];
     uint64_t hash;                /* of the finished parameters */
     char reason[CORE_SENTENCE_BYTES];
     /* participants */
@@ -188,6 +198,10 @@ struct member *member_next(const struct core *core, const struct member *m);
 
 /* ---- hello.c --------------------------------------------------------------------------------- */
 void on_hello(struct core *core, core_conn conn, const struct core_message *message);
+
+/* ---- cooling.c ------------------------------------------------------------------------------- */
+void cooling_lost(struct core *core, struct job *job, const struct member *m);
+bool cooling_holds(const struct core *core, const struct job *job, const struct member *m);
 
 /* ---- rendezvous.c ---------------------------------------------------------------------------- */
 void job_try(struct core *core, struct job *job);

@@ -63,6 +63,7 @@ void member_lost(struct core *core, struct member *m, const char *why, uint64_t 
     else
         core_log(core, CORE_WARNING, job, text);
     job->waiting_due = true;
+    cooling_lost(core, job, m);
     spend_budget(core, job);
 }
 

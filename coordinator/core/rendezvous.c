@@ -270,7 +270,8 @@ static void try_plan(struct core *core, struct job *job)
     }
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 && m->ready &&
-            !m->leaving && stay + joiners < job->max) {
+            !m->leaving && stay + joiners < job->max &&
+            (stay < job->min || !cooling_holds(core, job, m))) {
             m->chosen = true;
             joiners++;
         }

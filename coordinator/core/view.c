@@ -25,6 +25,8 @@ void core_times_default(struct core_times *times)
     times->pair_ms = 30000;
     times->waiting_ms = 250;
     times->store_retry_ms = 500;
+    times->cooldown_losses = 3;
+    times->cooldown_ms = 60000;
     times->restart_budget = 64;
 }
 
@@ -151,7 +153,8 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     return true;
 }
 
-static const char *member_word(const struct member *m)
+static const char *member_word(const struct core *core, const struct job *job,
+                               const struct member *m)
 {
     if (m->suspect)
         return "suspect";
@@ -167,7 +170,7 @@ static const char *member_word(const struct member *m)
     case MEMBER_WAITING:
     case MEMBER_FREE:
     default:
-        return m->ready ? "spare" : "waiting";
+        return cooling_holds(core, job, m) ? "cooling" : m->ready ? "spare" : "waiting";
     }
 }
 
@@ -184,7 +187,7 @@ bool core_view_member(const struct core *core, uint32_t job_number, uint32_t ind
         view->node = m->node;
         view->host = m->host;
         view->data_address = m->address;
-        view->state = member_word(m);
+        view->state = member_word(core, job, m);
         view->rank = m->kind == CORE_PARTICIPANT ? m->rank_hint - 1 : m->rank;
         view->pid = m->pid;
         view->step = m->step > m->applied ? m->step : m->applied;

@@ -362,6 +362,8 @@ static int open_core(struct runtime *rt, const struct settings *settings, struct
     times.stalled_ms = (uint32_t)settings->stalled_ms;
     times.stalled_steps = (uint32_t)settings->stalled_steps;
     times.startup_ms = (uint32_t)settings->startup_ms;
+    times.cooldown_losses = (uint32_t)settings->cooldown_losses;
+    times.cooldown_ms = (uint32_t)settings->cooldown_ms;
     times.restart_budget = (uint32_t)settings->restart_budget;
     rt->core_memory = aligned_alloc(64, (core_size(&limits) + 63) / 64 * 64);
     rt->arena_memory = malloc(WIRE_ARENA_BYTES);

@@ -14,6 +14,7 @@ struct settings {
     uint64_t suspect_beats, lost_beats;
     uint64_t stalled_ms, stalled_steps, startup_ms;
     uint64_t restart_budget;
+    uint64_t cooldown_losses, cooldown_ms;
     uint64_t members_max, jobs_max;
 };
 
