@@ -60,8 +60,8 @@ static void written(uv_work_t *work, int status)
                        (unsigned long long)job->meta.step, last ? "" : ", training goes on",
                        job->error.text);
         report_warning(t, text);
-        t->last_unsaved = last;
     }
+    t->last_unsaved = last && job->code != CKPT_OK;
     event.version = job->meta.step;
     free(job->values);
     free(job);
