@@ -19,90 +19,164 @@ from cluster import Cluster, Failure, seeded  # noqa: E402
 
 SAMPLES = 2000   # of the bundled subset
 BATCH = 128      # so that an epoch (16 steps) ends with a short step
+STEPS_PER_EPOCH = 16
 EPOCHS = 2
-STEPS = 32
+LONG = 6         # epochs where a newcomer must get in before the end
+# Fault points of a step, in its order; "last" is the exchange of words after the last step.
 PHASES = ("compute", "start", "send", "add", "result", "exchanged", "apply", "applied", "last")
-ROLES = ("rank0", "middle", "last")
+ROLES = {"rank 0": 0, "owner": 1, "last rank": 2}  # of three; each owns a third of every bucket's chunks
 
 
-def common(shards=8, threads=1):
-    return ["--epochs", str(EPOCHS), "--global-batch", str(BATCH), "--shards", str(shards), "--seed",
+def common(shards=8, threads=1, epochs=EPOCHS):
+    return ["--epochs", str(epochs), "--global-batch", str(BATCH), "--shards", str(shards), "--seed",
             "5", "--threads", str(threads), "--log-samples", "--isa", "avx2"]
 
 
 class Reference:
-    """Undisturbed runs, one per number of shards."""
+    """Undisturbed runs, one per number of shards and epochs."""
 
     def __init__(self, bin_folder):
         self.bin, self.made = bin_folder, {}
 
-    def of(self, shards):
-        if shards not in self.made:
+    def of(self, shards, epochs):
+        if (shards, epochs) not in self.made:
             cluster = Cluster(self.bin, keep=True)
             with cluster:
-                cluster.worker("undisturbed", "--standalone", *common(shards, 2))
+                cluster.worker("undisturbed", "--standalone", *common(shards, 2, epochs))
                 cluster.join("undisturbed")
-            self.made[shards] = cluster.logs["undisturbed"]
-        return self.made[shards]
+            self.made[shards, epochs] = cluster.logs["undisturbed"]
+        return self.made[shards, epochs]
 
 
-def judge(cluster, reference, shards, survivors):
-    wrong = checker.check_history(list(cluster.logs.values()), reference.of(shards), SAMPLES,
+def judge(cluster, reference, shards, survivors, epochs=EPOCHS):
+    wrong = checker.check_history(list(cluster.logs.values()), reference.of(shards, epochs), SAMPLES,
                                   [cluster.logs[name] for name in survivors])
     if wrong:
         raise Failure("; ".join(wrong[:5]) + "\n" + cluster.all_words())
 
 
-def workers(cluster, count, *more, shards=8, low=1):
+def workers(cluster, count, *more, shards=8, low=1, fault=None):
     names = [f"w{i}" for i in range(count)]
     for name in names:
-        cluster.worker(name, "--min", str(low), "--max", str(count), *common(shards), *more)
+        cluster.worker(name, "--min", str(low), "--max", str(count), *common(shards), *more,
+                       fault=fault)
     return names
 
 
 # ---- the stories ---------------------------------------------------------------------------------
 
-def kill_at(phase, role):
-    """The worker at that rank is killed by itself when it comes to the phase of step 9 (or the last)."""
+def fault_step(phase, rng, epochs=EPOCHS):
+    """Any step but the first ones; the last words come once."""
+    steps = epochs * STEPS_PER_EPOCH
+    return steps if phase == "last" else rng.randrange(2, steps - 1)
+
+
+def kill_and_replace(phase, role):
+    """A worker kills itself when it comes to the phase; min is 3, so a newcomer must take its place."""
     def story(cluster, reference, rng):
-        rank = {"rank0": 0, "middle": 1, "last": 2}[role]
-        step = STEPS if phase == "last" else 9
         cluster.coordinator()
         names = [f"w{i}" for i in range(3)]
+        fault = f"{phase}:{fault_step(phase, rng)}:{ROLES[role]}:1"
         for name in names:
-            cluster.worker(name, "--min", "3", "--max", "3", *common(),
-                           fault=f"{phase}:{step}:{rank}:1")
+            cluster.worker(name, "--min", "3", "--max", "3", *common(), fault=fault)
         died = []
         cluster.wait(lambda: died.extend(n for n in names if cluster.processes[n].poll()
-                                         not in (None, 0)) or died, "the fault to strike")
-        # min is 3: a newcomer takes the place of the one that died
+                                         not in (None, 0)) or died, f"the fault {fault} to strike")
         cluster.worker("newcomer", "--min", "3", "--max", "3", *common())
         rest = [n for n in names if n not in died] + ["newcomer"]
         for name in rest:
             cluster.join(name)
         if cluster.processes[died[0]].returncode != -signal.SIGKILL:
             raise Failure(f"{died[0]} was to be killed\n" + cluster.all_words())
-        trained = [n for n in rest if cluster.events(n, "done")]
-        judge(cluster, reference, 8, trained)
+        judge(cluster, reference, 8, [n for n in rest if cluster.events(n, "done")])
     return story
 
 
 def kill_go_on(phase, role):
     """The same, and the survivors go on alone (min 1)."""
     def story(cluster, reference, rng):
-        rank = {"rank0": 0, "middle": 1, "last": 2}[role]
         cluster.coordinator()
         names = [f"w{i}" for i in range(3)]
+        fault = f"{phase}:{fault_step(phase, rng)}:{ROLES[role]}:1"
         for name in names:
-            cluster.worker(name, "--min", "1", "--max", "3", *common(),
-                           fault=f"{phase}:{9 if phase != 'last' else STEPS}:{rank}:1")
-        left = list(names)
-        codes = {n: cluster.join(n, None) for n in names}
-        killed = [n for n in names if codes[n] == -signal.SIGKILL]
-        left = [n for n in names if codes[n] == 0]
-        if not killed or not left or len(killed) + len(left) != 3:
-            raise Failure(f"ends {codes}\n" + cluster.all_words())
-        judge(cluster, reference, 8, left)
+            cluster.worker(name, "--min", "1", "--max", "3", *common(), fault=fault)
+        expect_killed(cluster, names, 1, fault)
+        judge(cluster, reference, 8, [n for n in names if cluster.processes[n].returncode == 0])
+    return story
+
+
+def expect_killed(cluster, names, count, what):
+    """Waits for all; so many killed themselves, the others ended well."""
+    codes = [cluster.join(name, None) for name in names]
+    if codes.count(-signal.SIGKILL) != count or codes.count(0) != len(names) - count:
+        raise Failure(f"{what}: ends {codes}\n" + cluster.all_words())
+
+
+def kill_beside_joiner(role):
+    """A member is killed while a newcomer starts or catches up, perhaps from this very member."""
+    def story(cluster, reference, rng):
+        cluster.coordinator()
+        for i in range(3):
+            cluster.worker(f"w{i}", "--min", "1", "--max", "4", *common(epochs=LONG))
+        cluster.wait_steps("w0", rng.randrange(2, 12))
+        cluster.worker("newcomer", "--min", "1", "--max", "4", *common(epochs=LONG))
+        time.sleep(rng.uniform(0.02, 0.6))
+        victim = next(n for n in ("w0", "w1", "w2")
+                      if cluster.events(n, "generation")[0]["rank"] == ROLES[role])
+        cluster.processes[victim].kill()
+        rest = [n for n in ("w0", "w1", "w2", "newcomer") if n != victim]
+        for name in rest:
+            cluster.join(name)
+        judge(cluster, reference, 8, [n for n in rest if cluster.events(n, "done")], LONG)
+    return story
+
+
+def kill_joiner(phase):
+    """A newcomer kills itself when it first comes to the phase, catching up or as a member."""
+    def story(cluster, reference, rng):
+        cluster.coordinator()
+        for name in ("w0", "w1"):
+            cluster.worker(name, "--min", "1", "--max", "3", *common(epochs=LONG))
+        cluster.wait_steps("w0", rng.randrange(2, 12))
+        cluster.worker("newcomer", "--min", "1", "--max", "3", *common(epochs=LONG),
+                       fault=f"{phase}:*:*:*")
+        expect_killed(cluster, ("w0", "w1", "newcomer"), 1, f"newcomer at {phase}")
+        judge(cluster, reference, 8, ["w0", "w1"], LONG)
+    return story
+
+
+def kill_in_recovery(phase, count=2):
+    """One is killed, and another kills itself at that phase of the recovery; or while it serves a copy."""
+    def story(cluster, reference, rng):
+        cluster.coordinator()
+        names = [f"w{i}" for i in range(4)]
+        first = rng.randrange(3, 20)
+        for name in names:
+            cluster.worker(name, "--min", "1", "--max", "4", *common(),
+                           fault=f"result:{first}:3:1,{phase}:*:1:{1 if phase == 'over' else 2}")
+        expect_killed(cluster, names, count, phase)
+        judge(cluster, reference, 8, [n for n in names if cluster.processes[n].returncode == 0])
+    return story
+
+
+def kill_in_save(phase):
+    """All stop while a checkpoint is written; what is torn is passed over, and the job resumes with two."""
+    def story(cluster, reference, rng):
+        ckpt = cluster.path("ckpt")
+        cluster.coordinator()
+        names = workers(cluster, 3, "--ckpt", ckpt, "--ckpt-every", "3", low=3,
+                        fault=f"{phase}:{3 * rng.randrange(2, 9)}:0:*")
+        cluster.wait(lambda: any(cluster.processes[n].poll() is not None for n in names),
+                     f"the fault {phase} to strike")
+        for name in names:
+            cluster.processes[name].kill()
+            cluster.processes[name].wait()
+        later = ["x0", "x1"]
+        for name in later:
+            cluster.worker(name, "--min", "2", "--max", "2", "--ckpt", ckpt, *common())
+        for name in later:
+            cluster.join(name)
+        judge(cluster, reference, 8, later)
     return story
 
 
@@ -126,24 +200,6 @@ def two_at_once(cluster, reference, rng):
     rest = [n for n in names if cluster.join(n, None) == 0]
     if len(rest) != 2:
         raise Failure("two of four were to go on\n" + cluster.all_words())
-    judge(cluster, reference, 8, rest)
-
-
-def during_recovery(cluster, reference, rng):
-    """A second one dies when it hears that the first is lost."""
-    cluster.coordinator()
-    for i in range(4):
-        cluster.worker(f"w{i}", "--min", "1", "--max", "4", *common(),
-                       fault="over:*:2:1")
-    cluster.wait_steps("w0", 5)
-    ranks = {cluster.events(f"w{i}", "step")[-1]["rank"]: f"w{i}" for i in range(4)
-             if cluster.events(f"w{i}", "step")}
-    victim = next(name for rank, name in sorted(ranks.items()) if rank != 2)
-    cluster.processes[victim].kill()
-    codes = {f"w{i}": cluster.join(f"w{i}", None) for i in range(4)}
-    rest = [n for n, c in codes.items() if c == 0]
-    if len(rest) != 2:
-        raise Failure(f"two were to go on: {codes}\n" + cluster.all_words())
     judge(cluster, reference, 8, rest)
 
 
@@ -181,17 +237,6 @@ def grows(cluster, reference, rng):
     for name in names:
         cluster.join(name)
     judge(cluster, reference, 8, [n for n in names if cluster.events(n, "done")])
-
-
-def joiner_killed(cluster, reference, rng):
-    cluster.coordinator()
-    workers(cluster, 2)
-    cluster.wait_steps("w0", 2)
-    cluster.worker("w2", "--min", "1", "--max", "3", *common(), fault="catchup:*:*")
-    cluster.join("w2", None)
-    for name in ("w0", "w1"):
-        cluster.join(name)
-    judge(cluster, reference, 8, ["w0", "w1"])
 
 
 def leaves(cluster, reference, rng):
@@ -246,12 +291,19 @@ def stories():
     for phase in PHASES:
         for role in ROLES:
             table[f"kill {phase} {role}"] = kill_go_on(phase, role)
+    for phase in ("catchup",) + PHASES:
+        table[f"kill {phase} joiner"] = kill_joiner(phase)
     for role in ROLES:
-        table[f"kill and replace {role}"] = kill_at("add", role)
+        table[f"kill catchup {role}"] = kill_beside_joiner(role)
+        table[f"kill and replace {role}"] = kill_and_replace("add", role)
+    for phase in ("over", "connect", "start", "apply"):
+        table[f"kill another at {phase}"] = kill_in_recovery(phase)
+    for phase in ("save", "saved"):
+        table[f"kill at {phase}"] = kill_in_save(phase)
     for count, shards in ((1, 8), (2, 8), (3, 8), (4, 8), (5, 16), (6, 16), (7, 32), (8, 64)):
         table[f"world {count} of {shards} shards"] = world(count, shards)
-    for story in (two_at_once, during_recovery, all_but_one, joiner, grows, joiner_killed, leaves,
-                  coordinator_restarts, resumes_at_another_size):
+    for story in (two_at_once, all_but_one, joiner, grows, leaves, coordinator_restarts,
+                  resumes_at_another_size):
         table[story.__name__.replace("_", " ")] = story
     return table
 
@@ -269,10 +321,11 @@ def run(name, story, args, reference, seed):
 
 
 def table_of(results):
-    """phase x role: no empty cell."""
-    lines = ["phase      " + "".join(f"{role:>10}" for role in ROLES)]
-    for phase in PHASES:
-        cells = [results.get(f"kill {phase} {role}") for role in ROLES]
+    """phase x role: good runs of all runs; no empty cell."""
+    roles = (*ROLES, "joiner")
+    lines = ["phase      " + "".join(f"{role:>10}" for role in roles)]
+    for phase in ("catchup",) + PHASES:
+        cells = [results.get(f"kill {phase} {role}") for role in roles]
         lines.append(f"{phase:<11}" + "".join(
             f"{'-' if c is None else f'{c[0]}/{c[1]}':>10}" for c in cells))
     return "\n".join(lines)

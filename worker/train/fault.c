@@ -1,5 +1,5 @@
-/* In test builds only. Named fault points: MUSTER_FAULT=phase:step:rank:generation kills this process with SIGKILL
- * when it comes to that phase; * stands for any. The phases are the first arguments of fault_point().
+/* In test builds only. Named fault points: MUSTER_FAULT=phase:step:rank:generation[,..] kills this process with
+ * SIGKILL when it comes to that phase; * stands for any. The phases are the first arguments of fault_point().
  * MUSTER_SHUFFLE=N has the shards of each step worked in a scattered order that N chooses. */
 #include "train/trainer.h"
 
@@ -27,24 +27,32 @@ static bool matches(const char **at, uint64_t value)
     return wanted == value;
 }
 
+/* Does the fault at `at` strike here and now? */
+static bool strikes(const char *at, const struct trainer *t, const char *phase, uint64_t step)
+{
+    size_t length = strlen(phase);
+
+    if (strncmp(at, phase, length) != 0 || at[length] != ':')
+        return false;
+    at += length;
+    return matches(&at, step) && matches(&at, t->elastic.rank) &&
+           matches(&at, t->elastic.generation.number);
+}
+
 void fault_point(const struct trainer *t, const char *phase, uint64_t step)
 {
     static const char *text;
     static int looked;
-    size_t length = strlen(phase);
-    const char *at;
 
     if (!looked) {
         looked = 1;
         text = getenv("MUSTER_FAULT");
     }
-    if (text == NULL || strncmp(text, phase, length) != 0 || text[length] != ':')
-        return;
-    at = text + length;
-    if (!matches(&at, step) || !matches(&at, t->elastic.rank) ||
-        !matches(&at, t->elastic.generation.number))
-        return;
-    (void)raise(SIGKILL);
+    for (const char *at = text; at != NULL; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strikes(at, t, phase, step))
+            (void)raise(SIGKILL);
+    }
 }
 
 uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i)
