@@ -92,4 +92,8 @@ enum ckpt_code ckpt_list(const char *folder, struct ckpt_row **rows, uint32_t *c
 enum ckpt_code ckpt_verify(const char *path, struct ckpt_meta *meta, uint64_t *bytes,
                            struct ckpt_error *error);
 
+/* Of the libraries in use: jansson, xxHash. */
+const char *ckpt_json_version(void);
+const char *ckpt_hash_version(void);
+
 #endif

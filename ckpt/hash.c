@@ -1,5 +1,7 @@
 #include "ckpt/hash.h"
 
+#include "ckpt/ckpt.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,4 +81,12 @@ void ckpt_hash_release(struct ckpt_hash *hash)
 void ckpt_hash_text(const void *data, size_t bytes, char text[33])
 {
     write_text(XXH3_128bits(data, bytes), text);
+}
+
+#define TEXT_OF(number)  #number
+#define VERSION(a, b, c) TEXT_OF(a) "." TEXT_OF(b) "." TEXT_OF(c)
+
+const char *ckpt_hash_version(void)
+{
+    return VERSION(XXH_VERSION_MAJOR, XXH_VERSION_MINOR, XXH_VERSION_RELEASE);
 }

@@ -300,3 +300,8 @@ void manifest_release(struct manifest *m)
         free(m->files[i].chunks);
     memset(m, 0, sizeof *m);
 }
+
+const char *ckpt_json_version(void)
+{
+    return jansson_version_str();
+}

@@ -1,0 +1,236 @@
+"""Checkpoints that are torn, flipped, foreign or have no room; safetensors files of ours and of others."""
+import array
+import json
+import os
+import random
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import tensors
+from worker_runs import PARITY, Skip, check, same_bits, small_files, test, write_data
+
+PLACES = 200
+SHAPES = {"conv_layers.0.weight": (32, 1, 3, 3), "conv_layers.0.bias": (32,),
+          "conv_layers.3.weight": (64, 32, 3, 3), "conv_layers.3.bias": (64,),
+          "fc_layers.0.weight": (256, 1600), "fc_layers.0.bias": (256,),
+          "fc_layers.2.weight": (10, 256), "fc_layers.2.bias": (10,)}
+FILES = ("model.safetensors", "optimizer.safetensors", "manifest.json")
+SHORT = ("--steps", "4", "--global-batch", "16")
+
+
+# ---- damage -----------------------------------------------------------------------------------------
+
+class Damage:
+    """The newest of two checkpoints loses its end, or one of its bits is turned."""
+
+    def __init__(self, rng, whole, number):
+        self.name = FILES[number % 3]
+        self.content = bytearray(open(whole.file(4, self.name), "rb").read())
+        kind = number // 3 % 4
+        # half of the places in what is small and counts: manifest, header; the last byte; none at all
+        reach = 4096 if kind == 0 else len(self.content)
+        self.at = len(self.content) - 1 if kind == 3 else rng.randrange(min(reach, len(self.content)))
+        self.bit = None if kind == 2 else rng.randrange(8)
+        if self.bit is None:
+            del self.content[self.at:]
+        else:
+            self.content[self.at] ^= 1 << self.bit
+
+    def __str__(self):
+        what = "torn before" if self.bit is None else f"bit {self.bit} flipped in"
+        return f"{self.name} {what} byte {self.at}"
+
+    def make(self, whole, folder):
+        """A folder with step 2 as it was and step 4 damaged."""
+        for step in (2, 4):
+            target = os.path.join(folder, f"step-{step:08d}")
+            os.makedirs(target)
+            for name in FILES:
+                if step != 4 or name != self.name:
+                    os.link(whole.file(step, name), os.path.join(target, name))
+        with open(os.path.join(folder, "step-00000004", self.name), "wb") as f:
+            f.write(self.content)
+        return folder
+
+
+def passed_over(bench, whole, data, damage):
+    """None, or what was wrong with the way in which a worker took it."""
+    folder = damage.make(whole, bench.path("damaged"))
+    run = bench.run(*SHORT, data=data, ckpt=folder, expect=None)
+    told = [line for line in run.err.splitlines() if "step-00000004 is passed over: " in line]
+    wrong = None
+    if run.code != 0:
+        wrong = f"ended with {run.code}"
+    elif len(told) != 1 or damage.name not in told[0]:
+        wrong = "the file was not named"
+    elif f"resuming from {folder}/step-00000002" not in run.err:
+        wrong = "the older one was not used"
+    elif run.done() != {**whole.done(), "time_us": run.done()["time_us"]}:
+        wrong = f"its end {run.done()} is not {whole.done()}"
+    shutil.rmtree(folder)
+    return wrong and f"{damage}: {wrong}\n{run.err}"
+
+
+@test
+def damaged_checkpoints_are_passed_over(bench):
+    data = write_data(bench.path("data"), small_files(64))
+    whole, rng = bench.run(*SHORT, data=data, every=2), random.Random(3)
+    check(whole.kept() == [2, 4], f"checkpoints of steps {whole.kept()}")
+    damages = [Damage(rng, whole, number) for number in range(PLACES)]
+    with ThreadPoolExecutor(2) as pool:
+        wrong = [w for w in pool.map(lambda d: passed_over(bench, whole, data, d), damages) if w]
+    check(not wrong, f"{len(wrong)} of {PLACES} (seed 3), first: {wrong[:1]}")
+
+
+@test
+def muster_ckpt_names_the_damaged_file(bench):
+    data = write_data(bench.path("data"), small_files(64))
+    whole = bench.run(*SHORT, data=data, every=2)
+    for number in range(6):
+        damage = Damage(random.Random(number), whole, number)
+        folder = damage.make(whole, bench.path("damaged"))
+        for words in (("list", folder), ("verify", os.path.join(folder, "step-00000004"))):
+            done = subprocess.run([os.path.join(bench.asan, "muster"), "ckpt", *words], check=False,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            check(done.returncode == 65 and damage.name in done.stdout.decode(),
+                  f"{damage}: ckpt {words[0]} gave {done.returncode}: {done.stdout.decode()}")
+
+
+@test
+def with_all_checkpoints_broken_it_is_65(bench):
+    data = write_data(bench.path("data"), small_files(64))
+    whole = bench.run(*SHORT, data=data, every=2)
+    for step in (2, 4):
+        with open(whole.file(step), "r+b") as f:
+            f.truncate(1000)
+    run = bench.run(*SHORT, data=data, ckpt=whole.ckpt, expect=65)
+    for name in ("step-00000002", "step-00000004", "model.safetensors"):
+        check(name in run.err, f"{name} is not named:\n{run.err}")
+
+
+@test
+def what_was_not_finished_is_no_checkpoint(bench):
+    """Folders without a manifest, temporary ones, files and foreign names."""
+    data = write_data(bench.path("data"), small_files(64))
+    whole = bench.run(*SHORT, data=data, every=2)
+    shutil.copytree(whole.file(4, ""), os.path.join(whole.ckpt, "step-00000009.tmp-0-0123456789abcdef"))
+    for name in ("notes", "step-9", "step-00000009x"):
+        os.mkdir(os.path.join(whole.ckpt, name))
+    with open(os.path.join(whole.ckpt, "step-00000007"), "w") as f:
+        f.write("a file")
+    run = bench.run(*SHORT, data=data, ckpt=whole.ckpt)
+    check(f"resuming from {whole.ckpt}/step-00000004" in run.err, run.err)
+
+
+@test
+def another_runs_checkpoint_is_refused(bench):
+    data = write_data(bench.path("data"), small_files(64))
+    whole = bench.run(*SHORT, data=data, every=2)
+    run = bench.run(*SHORT, "--lr", "0.5", data=data, ckpt=whole.ckpt, expect=77)
+    check("lr=0.001 there, lr=0.5 here" in run.err, run.err)
+    run = bench.run(*SHORT, "--threads", "2", "--hash-every", "2", data=data, ckpt=whole.ckpt)
+    check(run.done()["params_hash"] == whole.done()["params_hash"], "the finished run's hash")
+
+
+@test
+def old_checkpoints_go_and_the_last_stays(bench):
+    data = write_data(bench.path("data"), small_files(64))
+    ckpt = bench.path("ckpt")
+    bench.run("--steps", "7", "--global-batch", "16", "--ckpt-every", "2", "--ckpt-keep", "2", data=data,
+              ckpt=ckpt)
+    check(sorted(os.listdir(ckpt))[-1] == "step-00000007" and len(os.listdir(ckpt)) == 2,
+          f"{sorted(os.listdir(ckpt))}")
+
+
+# ---- no room ----------------------------------------------------------------------------------------
+
+@test
+def a_full_disk_does_not_stop_the_training(bench):
+    disk = bench.path("disk")
+    os.mkdir(disk)
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk], check=False,
+                           stderr=subprocess.DEVNULL)
+    if mount.returncode != 0:
+        raise Skip("a small disk cannot be mounted here (not root)")
+    try:
+        data = write_data(bench.path("data"), small_files(64))
+        run = bench.run(*SHORT, "--ckpt-every", "1", "--ckpt-keep", "0", data=data,
+                        ckpt=os.path.join(disk, "ckpt"), expect=69)
+        check("failed, training goes on: " in run.err and "No space left on device" in run.err, run.err)
+        check(run.done()["steps"] == 4 and len(run.events("step")) == 4, "it was to train to the end")
+        check("the last checkpoint could not be written" in run.err, run.err)
+        left = os.listdir(os.path.join(disk, "ckpt"))
+        check(left == ["step-00000001"], f"left on the disk: {left}")
+        again = bench.run(*SHORT, data=data, ckpt=os.path.join(disk, "ckpt"), expect=69)
+        check(again.done()["params_hash"] == run.done()["params_hash"], "resumed from what was whole")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@test
+def a_folder_that_cannot_be_is_told_at_once(bench):
+    run = bench.run(*SHORT, ckpt="/proc/no/ckpt", expect=69)
+    check("--ckpt /proc/no/ckpt" in run.err and not run.events("step"), run.err)
+
+
+# ---- safetensors ------------------------------------------------------------------------------------
+
+def through(bench, file):
+    """By --init, and out again after a step with rate 0."""
+    return bench.run("--steps", "1", "--lr", "0", "--init", file, every=1)
+
+
+@test
+def a_file_of_the_python_library_is_taken(bench):
+    """init.safetensors was written by the library; its layout is also made here, to the last byte."""
+    library = os.path.join(PARITY, "init.safetensors")
+    made, values = bench.path("made"), tensors.load(library)
+    tensors.save(made, values)
+    check(open(made, "rb").read() == open(library, "rb").read(), "our layout is not the library's")
+    run = through(bench, library)
+    ours, theirs = tensors.load(run.file(1)), tensors.load(library)
+    for name in SHAPES:
+        check(ours[name] == theirs[name], f"tensor {name} changed on its way")
+    tensors.save(made, {**values, "extra": ("I64", (2,), array.array("q", (1, 2)))},
+                 metadata={"format": "pt"})
+    same_bits(run, through(bench, made), "with an extra tensor and metadata")
+
+
+@test
+def our_model_file_has_the_formats_shape(bench):
+    """What the format's own reader demands: names, shapes, no holes, no overlap, nothing behind the end."""
+    run = bench.run("--steps", "1", "--lr", "0", every=1)
+    for name, prefixes in (("model.safetensors", ("",)),
+                           ("optimizer.safetensors", ("exp_avg.", "exp_avg_sq."))):
+        length, text = tensors.header_of(run.file(1, name))
+        rows, at = json.loads(text), 0
+        rows.pop("__metadata__", None)
+        want = {p + n: shape for p in prefixes for n, shape in SHAPES.items()}
+        check({n: tuple(r["shape"]) for n, r in rows.items()} == want, f"{name}: {rows}")
+        for row in sorted(rows.values(), key=lambda r: r["data_offsets"]):
+            check(row["data_offsets"][0] == at and row["dtype"] == "F32", f"{name}: {row} at {at}")
+            at = row["data_offsets"][1]
+        check((8 + length) % 4096 == 0 and text.startswith("{") and not text.rstrip(" ").count("\n"),
+              f"{name}: header of {length} bytes")
+        check(os.path.getsize(run.file(1, name)) == 8 + length + at, f"{name}: size")
+
+
+@test
+def initial_values_that_do_not_fit_are_65(bench):
+    values, file = tensors.load(os.path.join(PARITY, "init.safetensors")), bench.path("bad")
+    bias = values["conv_layers.0.bias"]
+    for what, change in (
+            ("conv_layers.0.bias", {n: v for n, v in values.items() if n != "conv_layers.0.bias"}),
+            ("conv_layers.0.bias", {**values, "conv_layers.0.bias": ("F32", (4, 8), bias[2])}),
+            ("conv_layers.0.bias", {**values, "conv_layers.0.bias":
+                                    ("F64", (32,), array.array("d", bias[2]))})):
+        tensors.save(file, change)
+        run = bench.run("--steps", "1", "--init", file, expect=65)
+        check(file in run.err and what in run.err, run.err)
+    content = open(os.path.join(PARITY, "init.safetensors"), "rb").read()
+    for cut in (b"", content[:5], content[:300], content[:-1], content + b"x", b"\xff" * 64):
+        with open(file, "wb") as f:
+            f.write(cut)
+        run = bench.run("--steps", "1", "--init", file, expect=65)
+        check(file in run.err, run.err)

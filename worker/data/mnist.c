@@ -298,3 +298,8 @@ int mnist_open(const char *folder, struct mnist *mnist, char *error, size_t erro
     mnist->hash = XXH3_64bits(parts, sizeof parts);
     return 0;
 }
+
+const char *mnist_zlib_version(void)
+{
+    return zlibVersion();
+}

@@ -45,4 +45,6 @@ struct mnist {
 int mnist_open(const char *folder, struct mnist *mnist, char *error, size_t error_bytes);
 void mnist_release(struct mnist *mnist); /* accepts an empty one */
 
+const char *mnist_zlib_version(void);
+
 #endif

@@ -134,6 +134,7 @@ struct device_ops {
 };
 
 const struct device_ops *device_cpu_ops(void);       /* in cpu/ */
+const char *device_cpu_version(void);                /* oneDNN's; from the program's main thread */
 const struct device_ops *device_reference_ops(void); /* in reference/ */
 
 #endif

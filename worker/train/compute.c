@@ -3,28 +3,35 @@
 
 #include "base/clock.h"
 #include "base/exits.h"
-#include "data/sampler.h"
+#include "data/prefetch.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- shards --------------------------------------------------------------------------------- */
 
-/* Samples of a shard, gathered into the lane's own memory. */
-static uint32_t gather(struct trainer *t, struct lane *lane, uint64_t step, uint32_t shard)
+static struct batch_key samples_of(const struct trainer *t, uint64_t step, uint32_t shard)
 {
-    uint64_t per_epoch = plan_steps_per_epoch(&t->shape), epoch = step / per_epoch;
-    uint64_t first = ((step % per_epoch) * t->shape.shards + shard) * t->shape.shard_samples;
-    uint32_t real = plan_shard_real(&t->shape, step, shard);
+    uint64_t per_epoch = plan_steps_per_epoch(&t->shape);
+    struct batch_key key = {
+        .epoch = step / per_epoch,
+        .first = ((step % per_epoch) * t->shape.shards + shard) * t->shape.shard_samples,
+        .real = plan_shard_real(&t->shape, step, shard)};
 
-    for (uint32_t j = 0; j < real; j++) {
-        uint64_t at = sampler_index(t->settings->seed, epoch, t->shape.samples, first + j);
+    return key;
+}
 
-        memcpy(lane->images + (size_t)j * MNIST_PIXELS, t->mnist.train.images + at * MNIST_PIXELS,
-               MNIST_PIXELS);
-        lane->labels[j] = t->mnist.train.labels[at];
-    }
-    return real;
+/* The same shards of the next step are gathered ahead; what is ready for this one is kept until it is taken. */
+static void want_samples(struct trainer *t, uint64_t step, const struct plan_mask *shards)
+{
+    struct batch_key keys[PREFETCH_SLOTS_MAX];
+    uint32_t count = 0;
+
+    for (uint64_t k = step; k <= step + 1 && k < t->steps_total; k++)
+        for (uint32_t i = 0; i < t->shape.shards && count < PREFETCH_SLOTS_MAX; i++)
+            if (plan_mask_has(shards, i) && plan_shard_real(&t->shape, k, i) > 0)
+                keys[count++] = samples_of(t, k, i);
+    prefetch_want(t->prefetch, keys, count);
 }
 
 static void on_word(struct pool_word *word);
@@ -56,14 +63,14 @@ static void run_shard(struct pool_task *task, uint32_t thread)
     struct trainer *t = s->trainer;
     struct lane *lane = &t->lanes[thread];
     struct bucket_owner owner = {s, lane->stream};
-    uint32_t real;
+    struct batch_key key = samples_of(t, s->step, s->shard);
 
     if (__atomic_load_n(&t->skip_shards, __ATOMIC_ACQUIRE))
         return;
     fault_point(t, "compute", s->step);
-    real = gather(t, lane, s->step, s->shard);
+    (void)prefetch_take(t->prefetch, &key, lane->images, lane->labels);
     model_load(lane->model, state_params(&t->state), s->step);
-    model_shard(lane->model, lane->images, lane->labels, real, s->leaf, on_bucket, &owner);
+    model_shard(lane->model, lane->images, lane->labels, key.real, s->leaf, on_bucket, &owner);
     s->computed = true;
 }
 
@@ -120,14 +127,20 @@ static void shard_done(struct pool_task *task)
 
 static struct shard_task *new_task(struct trainer *t)
 {
-    struct shard_task *s = t->free_tasks;
+    struct shard_task *s = t->free_tasks, *next;
 
-    if (s != NULL)
+    if (s != NULL) {
         t->free_tasks = s->next_free;
-    else
-        s = malloc(sizeof *s);
-    if (s != NULL)
+        next = s->next_made;
         memset(s, 0, sizeof *s);
+        s->next_made = next;
+        return s;
+    }
+    s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    s->next_made = t->made_tasks;
+    t->made_tasks = s;
     return s;
 }
 
@@ -159,6 +172,7 @@ void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *sh
             report_samples(t, step, shard);
         pool_post(t->pool, &s->task);
     }
+    want_samples(t, step, shards);
     control_progress(t);
 }
 
@@ -316,6 +330,10 @@ int compute_open(struct trainer *t, struct error *error)
     if (pool_start(t->loop, (uint32_t)t->settings->threads, &setup, &t->pool) != 0)
         return error_set(error, EXIT_UNAVAILABLE, "%llu compute threads could not be started",
                          (unsigned long long)t->settings->threads);
+    t->prefetch = prefetch_open(&t->mnist.train, t->settings->seed, t->shape.shard_samples,
+                                2 * t->shape.shards);
+    if (t->prefetch == NULL)
+        return error_set(error, EXIT_UNAVAILABLE, "out of memory for the samples of a step");
     return 0;
 }
 
@@ -323,10 +341,13 @@ void compute_close(struct trainer *t)
 {
     pool_stop(t->pool);
     t->pool = NULL;
-    while (t->free_tasks != NULL) {
-        struct shard_task *next = t->free_tasks->next_free;
+    prefetch_close(t->prefetch);
+    t->prefetch = NULL;
+    t->free_tasks = NULL;
+    while (t->made_tasks != NULL) {
+        struct shard_task *next = t->made_tasks->next_made;
 
-        free(t->free_tasks);
-        t->free_tasks = next;
+        free(t->made_tasks);
+        t->made_tasks = next;
     }
 }

@@ -1,7 +1,10 @@
 /* muster-worker: one training process, one device, one rank. */
 #include "base/exits.h"
 #include "base/version.h"
+#include "ckpt/ckpt.h"
 #include "client/muster.h"
+#include "data/mnist.h"
+#include "device/device.h"
 #include "train/train.h"
 
 #include <signal.h>
@@ -14,7 +17,11 @@
 
 static void print_version(void)
 {
-    const struct version_row rows[] = {{"libuv", muster_carrier_version()}};
+    const struct version_row rows[] = {{"oneDNN", device_cpu_version()},
+                                       {"libuv", muster_carrier_version()},
+                                       {"zlib", mnist_zlib_version()},
+                                       {"jansson", ckpt_json_version()},
+                                       {"xxhash", ckpt_hash_version()}};
 
     version_print(stdout, "muster-worker", rows, sizeof rows / sizeof rows[0]);
 }

@@ -67,9 +67,9 @@ static void written(uv_work_t *work, int status)
     free(job);
     t->save = NULL;
     t->save_again = 0;
-    if (again != 0 && t->state.applied == again)
+    if (again != 0 && t->state.applied == again && t->pool != NULL)
         save_begin(t, again, t->save_last_due);
-    else if (last)
+    else if (last && !t->leaving)
         trainer_event(t, &event);
     else
         trainer_exit(t, -1, NULL); /* perhaps the exit waited for this */

@@ -359,7 +359,9 @@ void trainer_close(struct trainer *t)
     comm_close(t->comm);
     compute_close(t);
     close_handles(t);
-    (void)uv_run(t->loop, UV_RUN_DEFAULT);
+    while (uv_run(t->loop, UV_RUN_DEFAULT) != 0) {
+        /* a checkpoint that is still being written stops the loop once more at its end */
+    }
     joiner_release(t);
     sums_release(&t->sums);
     state_release(&t->state);

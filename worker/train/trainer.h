@@ -55,6 +55,7 @@ struct shard_task {
     uint32_t words_open;      /* told and not yet heard */
     bool ended;
     struct shard_task *next_free;
+    struct shard_task *next_made; /* of all, for the end */
 };
 
 struct range_task {
@@ -122,6 +123,7 @@ struct trainer {
     struct device_stream *stream;            /* the loop's own */
     struct pool *pool;
     struct mnist mnist;
+    struct prefetch *prefetch;               /* gathers the next step's samples */
     char spec[SETTINGS_SPEC_BYTES];          /* what defines the bits: options, data, --init's values */
     struct state state;
     struct sums sums;
@@ -130,7 +132,7 @@ struct trainer {
     double accuracy;                         /* on the test set */
 
     /* compute */
-    struct shard_task *free_tasks;
+    struct shard_task *free_tasks, *made_tasks;
     uint32_t shards_open;                    /* shard tasks with a thread or waiting */
     volatile bool skip_shards;               /* tasks that have not begun do nothing */
     bool apply_waits;                        /* an update waits for shard tasks to end */

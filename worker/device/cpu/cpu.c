@@ -83,12 +83,19 @@ static enum device_status cpu_open(const struct device_options *options, struct 
     return DEVICE_OK;
 }
 
-static void cpu_fingerprint(const struct device *device, char *text, size_t text_bytes)
+const char *device_cpu_version(void)
 {
+    static char text[32];
     const dnnl_version_t *v = dnnl_version();
 
-    (void)snprintf(text, text_bytes, "compiler=%s\ndevice=cpu\nisa=%s\nonednn=%d.%d.%d\n",
-                   __VERSION__, device->isa, v->major, v->minor, v->patch);
+    (void)snprintf(text, sizeof text, "%d.%d.%d", v->major, v->minor, v->patch);
+    return text;
+}
+
+static void cpu_fingerprint(const struct device *device, char *text, size_t text_bytes)
+{
+    (void)snprintf(text, text_bytes, "compiler=%s\ndevice=cpu\nisa=%s\nonednn=%s\n", __VERSION__,
+                   device->isa, device_cpu_version());
 }
 
 static void *cpu_alloc(struct device *device, size_t bytes)
