@@ -5,10 +5,12 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import tensors
-from worker_runs import PARITY, Skip, check, same_bits, small_files, test, write_data
+from worker_runs import PARITY, SUBSET, Skip, check, same_bits, small_files, test, wait_for_steps, \
+    write_data
 
 PLACES = 200
 SHAPES = {"conv_layers.0.weight": (32, 1, 3, 3), "conv_layers.0.bias": (32,),
@@ -141,6 +143,31 @@ def old_checkpoints_go_and_the_last_stays(bench):
               ckpt=ckpt)
     check(sorted(os.listdir(ckpt))[-1] == "step-00000007" and len(os.listdir(ckpt)) == 2,
           f"{sorted(os.listdir(ckpt))}")
+
+
+@test
+def killed_at_any_moment_it_goes_on_with_the_same_bits(bench):
+    """SIGKILL again and again, also between the writing of a checkpoint and its name."""
+    length, rng = ("--steps", "80", "--global-batch", "64"), random.Random(8)
+    whole, ckpt, kills = bench.run(*length), bench.path("ckpt"), 0
+    truth = {e["step"]: e["params_hash"] for e in whole.events("step")}
+    for _ in range(6):
+        log = bench.path("log")
+        process = bench.start("--standalone", "--data", SUBSET, "--isa", "avx2", *length, "--log", log,
+                              "--ckpt", ckpt, "--ckpt-every", "1")
+        wait_for_steps(log, rng.randrange(3, 9), process)
+        time.sleep(rng.random() * 0.05)
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -9
+        with open(log, "rb") as f:
+            for line in f.read().split(b"\n")[:-1]:
+                e = json.loads(line)
+                check(e["event"] != "step" or truth[e["step"]] == e["params_hash"], f"{e} after {kills} kills")
+    check(kills == 6, f"{kills} of 6 kills came in time")
+    rest = bench.run(*length, ckpt=ckpt)
+    check("resuming from" in rest.err and "passed over" not in rest.err, rest.err)
+    check(rest.done()["params_hash"] == whole.done()["params_hash"], "it went on with other bits (seed 8)")
 
 
 # ---- no room ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from worker_runs import NAMES, SUBSET, Failure, Skip, check, idx_images, idx_labels, small_files, \
-    subset_files, test, write_data
+    subset_files, test, wait_for_steps, write_data
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES
 
@@ -167,15 +167,6 @@ def help_and_version_are_on_stdout(bench):
 
 
 # ---- signals ----------------------------------------------------------------------------------------
-
-def wait_for_steps(log, count, process):
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        if os.path.exists(log) and open(log, "rb").read().count(b'"event":"step"') >= count:
-            return
-        time.sleep(0.02)
-    raise Failure(f"{count} steps did not come (exit {process.poll()})")
-
 
 @test
 def ctrl_c_ends_after_the_step_with_a_checkpoint(bench):

@@ -4,10 +4,10 @@ import gzip
 import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import tempfile
+import time
 
 import tensors
 
@@ -127,8 +127,13 @@ def real_mnist():
     return None
 
 
-def interrupt(process):
-    process.send_signal(signal.SIGINT)
+def wait_for_steps(log, count, process):
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        if os.path.exists(log) and open(log, "rb").read().count(b'"event":"step"') >= count:
+            return
+        time.sleep(0.02)
+    raise Failure(f"{count} steps did not come (exit {process.poll()})")
 
 
 # ---- equal bits -------------------------------------------------------------------------------------

@@ -87,18 +87,28 @@ void report_generation(struct trainer *t, const struct elastic_action *action)
     t->told_us = t->compute_us != 0 ? t->compute_us : clock_monotonic_us();
 }
 
+/* Samples of all steps before one; the last batch of an epoch is short. */
+static uint64_t samples_before(const struct trainer *t, uint64_t step)
+{
+    uint64_t per_epoch = plan_steps_per_epoch(&t->shape);
+    uint64_t inside = step % per_epoch * t->shape.shards * t->shape.shard_samples;
+
+    return step / per_epoch * t->shape.samples + inside;
+}
+
 /* One live line on a terminal, now and then a plain one elsewhere. */
 static void tell_people(struct trainer *t, uint64_t step)
 {
     uint64_t now = clock_monotonic_us(), since = now - t->told_us;
     uint64_t per_epoch = plan_steps_per_epoch(&t->shape), left = t->steps_total - step - 1;
-    double batch = (double)t->shape.shards * t->shape.shard_samples, rate;
+    uint64_t samples = samples_before(t, step + 1) - samples_before(t, t->told_step);
+    double rate;
 
     if (since < (t->terminal ? TELL_US : 10 * TELL_US) && left > 0)
         return;
     rate = since > 0 ? (double)(step + 1 - t->told_step) * 1e6 / (double)since : 0;
     if (step + 1 > t->told_step)
-        t->samples_per_s = rate * batch;
+        t->samples_per_s = since > 0 ? (double)samples * 1e6 / (double)since : 0;
     t->told_us = now;
     t->told_step = step + 1;
     if (t->settings->quiet)
