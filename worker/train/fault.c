@@ -41,14 +41,8 @@ static bool strikes(const char *at, const struct trainer *t, const char *phase, 
 
 void fault_point(const struct trainer *t, const char *phase, uint64_t step)
 {
-    static const char *text;
-    static int looked;
-
-    if (!looked) {
-        looked = 1;
-        text = getenv("MUSTER_FAULT");
-    }
-    for (const char *at = text; at != NULL; at = strchr(at, ',')) {
+    /* Asked for each time: a cached answer would be shared by the threads of the pool. */
+    for (const char *at = getenv("MUSTER_FAULT"); at != NULL; at = strchr(at, ',')) {
         at += *at == ',';
         if (strikes(at, t, phase, step))
             (void)raise(SIGKILL);
@@ -57,13 +51,8 @@ void fault_point(const struct trainer *t, const char *phase, uint64_t step)
 
 uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i)
 {
-    static const char *text;
-    static int looked;
+    const char *text = getenv("MUSTER_SHUFFLE");
 
-    if (!looked) {
-        looked = 1;
-        text = getenv("MUSTER_SHUFFLE");
-    }
     if (text == NULL)
         return i;
     return (uint32_t)sampler_index(strtoull(text, NULL, 10), step, t->shape.shards, i);
