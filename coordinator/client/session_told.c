@@ -45,6 +45,14 @@ static bool among(const struct session *session, const struct wire_generation *g
     return false;
 }
 
+/* A manifest gives a generation's number without its nonce: the first message of that number has it. */
+static bool nonce_fits(const struct session *session, uint64_t nonce)
+{
+    bool unknown = session->largest_nonce == 0 && session->largest_modes == 0;
+
+    return unknown || nonce == session->largest_nonce;
+}
+
 static bool stale(const struct session *session, const struct wire_message *message)
 {
     uint64_t number = message->header.generation;
@@ -54,7 +62,7 @@ static bool stale(const struct session *session, const struct wire_message *mess
         return true;
     if (number > session->largest)
         return false;
-    return message->header.nonce != session->largest_nonce || session->largest_modes & bit ||
+    return !nonce_fits(session, message->header.nonce) || session->largest_modes & bit ||
            message->generation.mode == WIRE_MODE_FORMED;
 }
 

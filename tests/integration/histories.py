@@ -239,6 +239,22 @@ def grows(cluster, reference, rng):
     judge(cluster, reference, 8, [n for n in names if cluster.events(n, "done")])
 
 
+def joins_from_a_checkpoint(cluster, reference, rng):
+    """The newcomer finds a checkpoint of the generation that trains, as on a shared disk, and still gets in."""
+    shared = ["--min", "1", "--max", "3", "--ckpt", cluster.path("ckpt"), "--ckpt-every", "3",
+              *common(epochs=LONG)]
+    cluster.coordinator()
+    for name in ("w0", "w1"):
+        cluster.worker(name, *shared)
+    cluster.wait_steps("w0", rng.randrange(7, 12))
+    cluster.worker("newcomer", *shared)
+    for name in ("w0", "w1", "newcomer"):
+        cluster.join(name)
+    if not cluster.events("newcomer", "step"):
+        raise Failure("the newcomer never got in\n" + cluster.all_words())
+    judge(cluster, reference, 8, ("w0", "w1", "newcomer"), LONG)
+
+
 def leaves(cluster, reference, rng):
     """SIGTERM: the others do not recompute anything, the leaver exits 0."""
     cluster.coordinator()
@@ -302,8 +318,8 @@ def stories():
         table[f"kill at {phase}"] = kill_in_save(phase)
     for count, shards in ((1, 8), (2, 8), (3, 8), (4, 8), (5, 16), (6, 16), (7, 32), (8, 64)):
         table[f"world {count} of {shards} shards"] = world(count, shards)
-    for story in (two_at_once, all_but_one, joiner, grows, leaves, coordinator_restarts,
-                  resumes_at_another_size):
+    for story in (two_at_once, all_but_one, joiner, grows, joins_from_a_checkpoint, leaves,
+                  coordinator_restarts, resumes_at_another_size):
         table[story.__name__.replace("_", " ")] = story
     return table
 

@@ -353,6 +353,27 @@ static void modes_of_one_number(void **state)
     bench_release(&bench);
 }
 
+/* A checkpoint's manifest names the generation that still trains, but not its nonce: the first view
+ * of it stands. */
+static void view_of_a_generation_known_from_a_manifest(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_init(&bench);
+    bench.session.largest = 5;
+    bench_attach(&bench);
+    bench_tell(&bench, WIRE_MODE_VIEW, 4, 44);
+    assert_int_equal(bench.actions.count, 0);
+    bench_tell(&bench, WIRE_MODE_FORMED, 5, 55);
+    assert_int_equal(bench.actions.count, 0);
+    bench_tell(&bench, WIRE_MODE_VIEW, 5, 55);
+    assert_int_equal(bench.actions.count, 1);
+    bench_tell(&bench, WIRE_MODE_PLAN, 5, 56);
+    assert_int_equal(bench.actions.count, 0);
+    bench_release(&bench);
+}
+
 /* A FORMED that this member is not in is told, but it does not count itself in. */
 static void formed_without_it(void **state)
 {
@@ -397,6 +418,7 @@ int main(void)
         cmocka_unit_test(entering_a_plan_forgets_the_old),
         cmocka_unit_test(lost_peers_are_a_ring),
         cmocka_unit_test(modes_of_one_number),
+        cmocka_unit_test(view_of_a_generation_known_from_a_manifest),
         cmocka_unit_test(formed_without_it),
         cmocka_unit_test(stopping_ends_it_without_a_word),
     };
