@@ -58,7 +58,7 @@ static int file_order(const void *a, const void *b, void *argument)
 
     if (x->type != y->type)
         return x->type > y->type ? -1 : 1;
-    return strcmp(x->name, y->name);
+    return strncmp(x->name, y->name, sizeof x->name); /* not checked yet: perhaps without an end */
 }
 
 /* What the format or the reader would refuse is not written. */
@@ -74,6 +74,9 @@ static const char *refusal(const struct safetensors_tensor *t, json_t *root)
         return "a name that is there already";
     if (t->type >= SAFETENSORS_TYPE_COUNT || t->dims > SAFETENSORS_DIMS_MAX)
         return "a type or a number of dimensions that does not exist";
+    for (uint32_t i = 0; i < t->dims; i++)
+        if (t->shape[i] > INT64_MAX)
+            return "a size that overflows";
     return safetensors_bytes(t, &bytes) && bytes <= INT64_MAX ? NULL : "a size that overflows";
 }
 

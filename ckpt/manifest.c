@@ -46,10 +46,17 @@ static json_t *file_json(const struct manifest_file *file)
                      (json_int_t)file->chunk_bytes, "chunks", chunks);
 }
 
+/* Numbers of 64 bits would be read as negative ones. */
+static bool fits(const struct ckpt_meta *meta)
+{
+    return (meta->step | meta->generation | meta->epoch | meta->step_in_epoch | meta->shards) <=
+           INT64_MAX;
+}
+
 static json_t *manifest_json(const struct manifest *m)
 {
     const struct ckpt_meta *meta = &m->meta;
-    json_t *files = json_array();
+    json_t *files = fits(meta) ? json_array() : NULL;
 
     for (uint32_t i = 0; i < m->count; i++)
         (void)json_array_append_new(files, file_json(&m->files[i]));
