@@ -157,7 +157,13 @@ static bool is_busy(const struct tcp_end *end)
     return end->unproven_count > 0 || end->listen_paused;
 }
 
-static void shift_deadlines(struct tcp_end *end, uint64_t gap_ms)
+/* Not beyond now: the link may have moved after the tick from which the gap is counted. */
+static uint64_t shifted(uint64_t since_ms, uint64_t gap_ms, uint64_t now_ms)
+{
+    return now_ms - since_ms < gap_ms ? now_ms : since_ms + gap_ms;
+}
+
+static void shift_deadlines(struct tcp_end *end, uint64_t gap_ms, uint64_t now_ms)
 {
     for (uint32_t slot = 0; slot < end->peer_slots; slot++) {
         if (end->peers[slot] != NULL) {
@@ -165,9 +171,9 @@ static void shift_deadlines(struct tcp_end *end, uint64_t gap_ms)
         }
     }
     for (struct tcp_link *link = end->links; link != NULL; link = link->next) {
-        link->born_ms += gap_ms;
-        link->read_ms += gap_ms;
-        link->write_ms += gap_ms;
+        link->born_ms = shifted(link->born_ms, gap_ms, now_ms);
+        link->read_ms = shifted(link->read_ms, gap_ms, now_ms);
+        link->write_ms = shifted(link->write_ms, gap_ms, now_ms);
     }
 }
 
@@ -187,7 +193,7 @@ static void timer_cb(uv_timer_t *timer)
     uint64_t passed_ms = now_ms - end->ticked_ms;
     end->ticked_ms = now_ms;
     if (passed_ms > GAP_MS) {
-        shift_deadlines(end, passed_ms);
+        shift_deadlines(end, passed_ms, now_ms);
     }
     if (end->listen_paused) {
         end->listen_paused = false;
