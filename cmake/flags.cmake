@@ -15,7 +15,7 @@ add_compile_definitions(_GNU_SOURCE)
 add_compile_options(
     -Wall -Wextra -Werror -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes
     -Wold-style-definition -Wvla -Wundef -Wpointer-arith -Wcast-qual -Wwrite-strings -Wformat=2
-    -Wswitch-enum -Wimplicit-fallthrough -Wno-format-truncation
+    -Wswitch-enum -Wimplicit-fallthrough $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>
     # Exactness: no fused multiply-add unless it is written.
     -ffp-contract=off -fno-fast-math
     -fno-common -fvisibility=hidden -g)

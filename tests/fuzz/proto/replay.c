@@ -1,4 +1,8 @@
-/* Runs the fuzz target over every file of a folder: the corpus as an ordinary test. */
+/* Runs a fuzz target over every file of a folder: the corpus as an ordinary test.
+ *
+ *   replay CORPUS LEAST
+ *
+ * Fewer inputs than LEAST are an error: the folder is not the corpus. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -37,13 +41,13 @@ static int replay(const char *path)
 
 int main(int count, char **arguments)
 {
-    DIR *folder = count == 2 ? opendir(arguments[1]) : NULL;
+    DIR *folder = count == 3 ? opendir(arguments[1]) : NULL;
     struct dirent *entry;
     char path[PATH_BYTES];
     unsigned inputs = 0;
 
     if (!folder) {
-        fprintf(stderr, "usage: %s CORPUS\n", arguments[0]);
+        fprintf(stderr, "usage: %s CORPUS LEAST\n", arguments[0]);
         return 64;
     }
     while ((entry = readdir(folder)) != NULL) {
@@ -58,5 +62,5 @@ int main(int count, char **arguments)
     }
     (void)closedir(folder);
     printf("%u inputs\n", inputs);
-    return inputs >= 200 ? 0 : 1;
+    return inputs >= strtoul(arguments[2], NULL, 10) ? 0 : 1;
 }
