@@ -20,6 +20,7 @@ worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py --one-per-cell
 tsan     | full soak       | 6  | part_tsan
+races    | full soak       | 3  | part_instrumented
 histories| soak            | 240| part_python tests/integration/histories.py --all
 simsoak  | soak            | 240| part_sim_soak
 TABLE
@@ -75,6 +76,10 @@ part_tsan() {
     part_ctest tsan tsan
 }
 
+part_instrumented() {
+    python3 tests/integration/test_instruments.py --bin "$(bin tsan)" --release "$(bin release)"
+}
+
 part_sim_soak() {
     local failed=0
     "$(bin asan)/muster-sim" --minutes "$soak_minutes" || failed=1
@@ -86,7 +91,7 @@ part_sim_soak() {
 muster_install_packages test || exit 69
 
 passed=0 failed=0 skipped=0
-export -f part_build part_ctest part_python part_tsan part_sim_soak build_preset bin
+export -f part_instrumented part_build part_ctest part_python part_tsan part_sim_soak build_preset bin
 export top soak_minutes
 while IFS='|' read -r name modes budget command; do
     name=${name// /}
