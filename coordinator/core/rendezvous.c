@@ -282,7 +282,7 @@ static void try_plan(struct core *core, struct job *job)
         return;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         if (m->in_generation)
-            m->chosen = !m->leaving || stay == 0;
+            m->chosen = !m->leaving || (pause && stay == 0); /* somebody must save the last step */
         else if (pause)
             m->chosen = false;
     }

@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define USAGE 64
 #define FAILED_MAX 20u /* seeds told in full before the run gives up */
@@ -234,12 +236,40 @@ static void tell_failure(const struct sim_options *options, uint64_t seed,
     (void)fflush(stdout);
 }
 
+/* ---- a seed that dies of an assertion or a sanitizer is named too ----------------------------- */
+
+static volatile uint64_t running_seed;
+
+static void name_seed(void)
+{
+    char text[80];
+    int bytes = snprintf(text, sizeof text, "DIED in seed %" PRIu64 "\n", running_seed);
+    (void)!write(STDERR_FILENO, text, bytes > 0 ? (size_t)bytes : 0);
+}
+
+static void on_abort(int signal)
+{
+    (void)signal;
+    name_seed();
+}
+
+void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
+
+static void watch_deaths(void)
+{
+    (void)signal(SIGABRT, on_abort);
+    if (__sanitizer_set_death_callback != NULL) {
+        __sanitizer_set_death_callback(name_seed);
+    }
+}
+
 /* One seed, and for 2 % of them once more: the same history must come out. */
 static void run_seed(const struct sim_options *options, uint64_t seed, struct sim_table *table,
                      struct sim_totals *totals)
 {
     struct sim_outcome outcome, again;
     struct sim_table aside;
+    running_seed = seed;
     sim_run(options, seed, table, &outcome);
     totals->seeds++;
     totals->failed += outcome.failed;
@@ -307,5 +337,6 @@ int main(int argc, char **argv)
 {
     struct sim_options options = {.seed = 1, .seeds = 100, .mask = UINT64_MAX};
     int status = parse(argc, argv, &options);
+    watch_deaths();
     return status != 0 ? status : run_all(&options);
 }

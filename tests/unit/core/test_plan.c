@@ -1,0 +1,136 @@
+/* Boundaries: joins, leaves and drains become a plan; who leaves is released, and not before. */
+#include "bench.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static void leave(struct bench *b, core_conn conn)
+{
+    bench_say(b, conn, (struct core_message){.type = CORE_LEAVE, .generation = 1});
+}
+
+static void a_spare_in_step_joins_by_a_plan(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 4);
+    core_conn spare = bench_join(b, "n3", 2, 4);
+    assert_int_equal(bench_told(b, spare, CORE_GENERATION)->mode, CORE_VIEW);
+    assert_int_equal(bench_times_told(b, 1, CORE_GENERATION), 1);
+    bench_ready(b, spare, 1, 3);
+    const struct bench_heard *plan = bench_told(b, 1, CORE_GENERATION);
+    assert_int_equal(plan->mode, CORE_PLAN);
+    assert_int_equal(plan->generation, 2);
+    assert_int_equal(plan->world, 3);
+    assert_int_equal(bench_told(b, spare, CORE_GENERATION)->rank, 2);
+    for (core_conn conn = 1; conn <= 3; conn++) {
+        assert_int_equal(bench_job(b).generation, 1);
+        bench_entered(b, conn, 2, 4);
+    }
+    assert_int_equal(bench_job(b).generation, 2);
+    assert_int_equal(bench_job(b).world, 3);
+    bench_free(b);
+}
+
+static void who_leaves_is_released_when_all_have_entered(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 3, 2, 3);
+    leave(b, 1);
+    const struct bench_heard *plan = bench_told(b, 2, CORE_GENERATION);
+    assert_int_equal(plan->mode, CORE_PLAN);
+    assert_int_equal(plan->world, 2);
+    assert_false(plan->pause);
+    assert_int_equal(bench_told(b, 1, CORE_GENERATION)->rank, UINT32_MAX);
+    bench_entered(b, 2, 2, 1);
+    assert_null(bench_told(b, 1, CORE_RELEASED));
+    bench_entered(b, 3, 2, 1);
+    assert_non_null(bench_told(b, 1, CORE_RELEASED));
+    bench_end(b, 1);
+    assert_string_equal(bench_job(b).state, "running");
+    assert_int_equal(bench_job(b).recoveries, 0);
+    bench_free(b);
+}
+
+static void fewer_than_min_pauses_by_plan(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 2);
+    leave(b, 2);
+    assert_true(bench_told(b, 1, CORE_GENERATION)->pause);
+    bench_entered(b, 1, 2, 1);
+    assert_non_null(bench_told(b, 2, CORE_RELEASED));
+    bench_report(b, 1, 2, 1);
+    bench_end(b, 2);
+    assert_string_equal(bench_job(b).state, "paused");
+    bench_free(b);
+}
+
+/* Seed 990 of the simulator: the leaver was chosen beside its relief, the plan never stood, and the core made
+ * plans until it died. */
+static void all_leave_and_their_relief_is_in_step(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 1, 1, 3);
+    core_conn second = bench_join(b, "n2", 1, 3), third = bench_join(b, "n3", 1, 3);
+    leave(b, 1);
+    assert_int_equal(bench_told(b, 1, CORE_GENERATION)->mode, CORE_FORMED);
+    b->hold_store = true;
+    bench_ready(b, second, 1, 1);
+    bench_ready(b, third, 1, 1);
+    b->hold_store = false;
+    bench_store_answers(b, false);
+    const struct bench_heard *plan = bench_told(b, 1, CORE_GENERATION);
+    assert_int_equal(plan->mode, CORE_PLAN);
+    assert_int_equal(plan->rank, UINT32_MAX);
+    assert_int_equal(bench_told(b, second, CORE_GENERATION)->generation, plan->generation);
+    assert_int_equal(bench_told(b, second, CORE_GENERATION)->rank, 0);
+    bench_free(b);
+}
+
+static void a_drain_is_asked_of_those_who_are_named(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 3, 1, 3);
+    assert_string_equal(bench_command(b, CORE_COMMAND_DRAIN, "n2"), "1 member");
+    assert_non_null(bench_told(b, 2, CORE_DRAIN_REQUEST));
+    assert_null(bench_told(b, 1, CORE_DRAIN_REQUEST));
+    assert_non_null(strstr(bench_command(b, CORE_COMMAND_DRAIN, "n9"), "'n9'"));
+    bench_free(b);
+}
+
+/* A drain with a limit: who has not left by then leaves as lost. */
+static void a_drain_ends_in_time(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 1, 2);
+    bench_say(b, 1, (struct core_message){.type = CORE_LEAVE, .generation = 1,
+                                          .leave = {.drain_ms = 3000}});
+    assert_string_equal(bench_state(b, 1), "leaving");
+    bench_wait_ms(b, 2500);
+    assert_null(bench_told(b, 1, CORE_REFUSED));
+    bench_wait_ms(b, 1000);
+    assert_int_equal(bench_told(b, 1, CORE_REFUSED)->code, 75);
+    bench_free(b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_spare_in_step_joins_by_a_plan),
+        cmocka_unit_test(who_leaves_is_released_when_all_have_entered),
+        cmocka_unit_test(fewer_than_min_pauses_by_plan),
+        cmocka_unit_test(all_leave_and_their_relief_is_in_step),
+        cmocka_unit_test(a_drain_is_asked_of_those_who_are_named),
+        cmocka_unit_test(a_drain_ends_in_time),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
