@@ -321,11 +321,11 @@ static const char *waiting_text(struct core *core, struct job *job, const struct
 
             used += n > 0 ? (size_t)n : 0;
         }
+    if (c->owing > 0)
+        return core_say(core, "waiting for the reports of %u", c->owing);
     if (!fenced(job, c))
         return core_say(core, "nobody of generation %llu is here%s (muster forget, if it is gone)",
                         (unsigned long long)job->number, lost);
-    if (c->owing > 0)
-        return core_say(core, "waiting for the reports of %u", c->owing);
     if (have < job->min)
         return core_say(core, "waiting for %u more (%u of min %u)%s", job->min - have, have,
                         job->min, lost);
