@@ -336,7 +336,8 @@ static void take_plan(struct core *core, struct job *job)
 
         if (m->kind != CORE_WORKER)
             continue;
-        m->accused_us = 0; /* by whom may have left; a connection that is missing will be missed again */
+        if (m->accused_in < job->plan_number)
+            m->accused_us = 0; /* by whom may have left; what is missing is missed again, once */
         m->in_generation = m->in_plan;
         m->in_plan = false;
         m->rank = m->in_generation ? m->rank_new : NOBODY;

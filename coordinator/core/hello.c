@@ -264,6 +264,22 @@ static void never_told(struct core *core, struct job *job, struct member *m,
                              (unsigned long long)job->number, core_member_name(core, m)), 0);
 }
 
+/* A member holds a plan, or is in a generation, that the store has lost. It cannot be told from here when it
+ * is entered, so it is over, with the generation: everybody freezes and a newer one is formed. */
+static bool never_heard_of(struct core *core, struct job *job, const struct core_message *message)
+{
+    uint64_t known = job->plan_number > job->number ? job->plan_number : job->number;
+    uint64_t newest =
+        message->hello.plan > message->generation ? message->hello.plan : message->generation;
+
+    if (newest <= known)
+        return false;
+    generation_over(core, job,
+                    core_say(core, "generation %llu is not known here: the store is older than its "
+                                   "members", (unsigned long long)newest), 0);
+    return true;
+}
+
 /* The connection of a known member is made anew. */
 static void attach(struct core *core, core_conn conn, struct job *job, struct member *m,
                    const struct core_message *message)
@@ -302,6 +318,8 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
         m->report_us = core->now_us;
     } else if (m->state == MEMBER_RUNNING && m->in_generation && message->generation < job->number) {
         never_told(core, job, m, hello);
+    } else if (m->state == MEMBER_RUNNING && never_heard_of(core, job, message)) {
+        return;
     } else if (m->state == MEMBER_WAITING && job->state == CORE_JOB_RUNNING) {
         generation_view(core, job, m);
     }

@@ -54,6 +54,7 @@ struct member {
     bool suspect;
     uint32_t accused;             /* times by a peer, in this pair window */
     uint64_t accused_us;          /* a peer saw its data connection end; 0 = none did */
+    uint64_t accused_in;          /* newest generation in which one did */
     uint32_t hash_accused;        /* times by the word of the step, in this generation */
     /* lost */
     uint64_t probe_us;            /* last probe */

@@ -214,10 +214,13 @@ void on_peer_lost(struct core *core, struct member *m, const struct core_message
     if (accused->conn == 0)
         return;
     if (message->peer_lost.why == CORE_LOST_CLOSED &&
-        core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000)
+        core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000) {
         accused->accused_us = accused->accused_us != 0 ? accused->accused_us : core->now_us;
-    else
+        if (message->generation > accused->accused_in)
+            accused->accused_in = message->generation;
+    } else {
         judge_pair(core, job, m, accused, message->peer_lost.text);
+    }
 }
 
 /* ---- ticks ---------------------------------------------------------------------------------- */

@@ -183,10 +183,11 @@ void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *m
         check_over(sim, message);
         break;
     case FRAME_DONE:
-        sim->check.done_told = true;
+        sim->check.done_told = sim->check.done_once = true;
         break;
     case FRAME_REFUSED:
         sim->check.done_told |= message->refused.why == WIRE_REFUSAL_DONE;
+        sim->check.done_once |= sim->check.done_told;
         break;
     default:
         break;
@@ -339,7 +340,7 @@ void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text
     }
     if (code == 0 && w->version == sim->setup.job.steps) {
         sim->check.finished++;
-    } else if (code == 0 && !sim->members[worker].stop_asked && !sim->check.done_told) {
+    } else if (code == 0 && !sim->members[worker].stop_asked && !sim->check.done_once) {
         sim_fail(sim, "worker %u exits 0 after %" PRIu64 " of %" PRIu64 " steps (%s)", worker,
                  w->version, sim->setup.job.steps, text);
     }

@@ -48,7 +48,8 @@ struct sim_check {
     uint64_t first_step_us;  /* when the first step was finished, 0 = none */
     uint64_t steps;          /* updates applied, over all */
     uint64_t barriers_passed; /* by puppets, over all */
-    bool done_told;
+    bool done_told;          /* that the job is done, and the store has not forgotten it since */
+    bool done_once;          /* it was told, perhaps by a store that went back afterwards */
     bool unprotected;        /* the store lies and members cannot say so: 4 to 7 are off */
     uint32_t finished;       /* processes that exited 0 with all steps applied */
     uint64_t lost_told;      /* losses announced */

@@ -49,6 +49,12 @@ void sim_birth_later(struct sim *sim, uint32_t member, uint64_t after_us)
 typedef void (*path_cb)(struct sim *sim, struct sim_path *path, const struct sim_injury *injury,
                         int sign);
 
+/* CUT_OFF: is this one of the hosts that it concerns? */
+static bool cut_from(const struct sim_injury *injury, uint32_t host)
+{
+    return (injury->hosts_mask[host / 64] >> (host % 64) & 1) != 0;
+}
+
 /* The paths of an injury: from hosts[0] to hosts[1] or all others, and back unless it is one-way. */
 static void each_path(struct sim *sim, const struct sim_injury *injury, path_cb do_path, int sign)
 {
@@ -56,7 +62,7 @@ static void each_path(struct sim *sim, const struct sim_injury *injury, path_cb 
         bool meant = injury->hosts[1] == ALL_OTHERS ? host != injury->hosts[0]
                                                     : host == injury->hosts[1];
         if (injury->fault == SIM_FAULT_CUT_OFF) {
-            meant = host < 64 && (injury->hosts_mask >> host & 1) != 0;
+            meant = cut_from(injury, host);
         }
         if (!meant) {
             continue;
@@ -190,13 +196,13 @@ static bool cut_off(struct sim *sim)
     }
     for (uint32_t i = 0; i < sim->member_count; i++) {
         if (sim->members[i].proc.alive) {
-            injury->hosts_mask |= UINT64_C(1) << sim->members[i].proc.host;
+            uint32_t host = sim->members[i].proc.host;
+            injury->hosts_mask[host / 64] |= UINT64_C(1) << (host % 64);
         }
     }
     each_path(sim, injury, path_cut, 1);
     for (uint32_t i = 0; i < sim->member_count && births < sim->setup.min; i++) {
-        if (!sim->members[i].proc.alive &&
-            (injury->hosts_mask >> sim->members[i].proc.host & 1) == 0) {
+        if (!sim->members[i].proc.alive && !cut_from(injury, sim->members[i].proc.host)) {
             sim_birth_later(sim, i, between_ms(sim, 0, 3000));
             births++;
         }

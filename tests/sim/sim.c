@@ -286,6 +286,7 @@ static void world_begin(struct sim *sim)
         sim_mesh_init(sim, sim->member_count);
     }
     uint32_t latency_us = sim->net.latency_us, jitter_us = sim->net.jitter_us;
+    SIM_REQUIRE(sim->setup.hosts < SIM_HOSTS_MAX);
     sim_net_init(sim, sim->setup.hosts + 1, 4 * sim->member_count + 64);
     sim->net.latency_us = latency_us;
     sim->net.jitter_us = jitter_us;

@@ -15,6 +15,7 @@
 
 #define SIM_WISHES       8u
 #define SIM_INJURIES_MAX 64u
+#define SIM_HOSTS_MAX    128u /* the coordinator's, and of 64 workers with their newcomers one each */
 
 struct sim;
 
@@ -31,7 +32,7 @@ struct sim_injury {
     enum sim_fault fault;
     uint32_t a;          /* member; SIM_COORDINATOR */
     uint32_t hosts[2];   /* of the paths concerned; the second UINT32_MAX: all others */
-    uint64_t hosts_mask; /* CUT_OFF: which hosts */
+    uint64_t hosts_mask[SIM_HOSTS_MAX / 64]; /* CUT_OFF: which hosts */
     uint64_t until_us;   /* when it heals */
     uint32_t serial;     /* events of an older injury are void */
     uint32_t proc_serial; /* of the process that was stopped or born */

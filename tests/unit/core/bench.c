@@ -167,7 +167,7 @@ core_conn bench_hello(struct bench *b, struct bench_hello hello)
         .fingerprint = hello.fingerprint != NULL ? hello.fingerprint : "isa=avx2\n",
         .program = "test", .pid = number, .min = hello.min, .max = hello.max,
         .rank_hint = hello.of > 0 ? hello.participant + 1 : hello.hint, .group_size = hello.of,
-        .roster = hello.roster, .roster_count = hello.roster_count, .applied = hello.applied};
+        .roster = hello.roster, .roster_count = hello.roster_count, .plan = hello.plan, .applied = hello.applied};
     message.hello.member_id.byte[0] = (uint8_t)number;
     message.hello.secret.byte[0] = (uint8_t)(hello.secret != 0 ? hello.secret : number);
     b->members[conn] = (struct bench_member){number, false, CORE_PHASE_WAITING, hello.applied};

@@ -37,7 +37,7 @@ struct bench_hello {
     uint32_t number, secret;       /* identity; 0 = taken from the connection */
     uint32_t min, max, hint;
     enum core_attach attach;       /* 0 = JOIN */
-    uint64_t generation, applied;
+    uint64_t generation, plan, applied;
     const char *spec, *fingerprint;
     uint32_t participant, of;      /* participant `participant` of `of`; of = 0: a worker */
     const struct core_roster_member *roster;
