@@ -75,12 +75,18 @@ void sums_drop(struct sums *sums, float *leaf)
     (void)pthread_mutex_unlock(&sums->lock);
 }
 
+/* A buffer may be that of a node and of one of its children, while some buckets have gone up and others not: it is
+ * given back by the upper one. */
 void sums_begin(struct sums *sums, uint32_t shards, const struct plan_mask *present)
 {
     (void)pthread_mutex_lock(&sums->lock);
-    for (uint32_t i = 0; i < SUMS_NODES; i++)
-        if (sums->nodes[i].buffer != NULL)
-            give_back(sums, sums->nodes[i].buffer);
+    for (uint32_t level = 0; SUMS_NODES >> level > 1; level++)
+        for (uint32_t index = 0; index < SUMS_NODES >> (level + 1); index++) {
+            float *buffer = node_at(sums, level, index)->buffer;
+
+            if (buffer != NULL && buffer != node_at(sums, level + 1, index / 2)->buffer)
+                give_back(sums, buffer);
+        }
     memset(sums->nodes, 0, sizeof sums->nodes);
     sums->shards = shards;
     sums->present = *present;

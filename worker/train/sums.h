@@ -22,7 +22,8 @@
 
 #define SUMS_NODES (2u * PLAN_SHARDS_MAX)
 
-/* A node's place in the arrays: level l of a tree of 256 leaves begins at 512 - (512 >> l). */
+/* A node's place in the arrays: level l of a tree of 256 leaves begins at 512 - (512 >> l), and the place behind the
+ * root, which has no parent, is never used. */
 struct sums_node {
     float *buffer;      /* NULL = nothing yet */
     uint32_t ready;     /* bit b: bucket b has its value */
@@ -52,6 +53,7 @@ struct sums_top {
 int sums_init(struct sums *sums, const struct device_ops *ops, struct device *device,
               const struct model_spec *spec);
 void sums_release(struct sums *sums);
+/* Not while a leaf is being made: its buffer would go to another one. */
 void sums_begin(struct sums *sums, uint32_t shards, const struct plan_mask *present);
 void sums_tops(struct sums *sums, struct device_stream *stream, const struct plan_node *nodes,
                uint32_t count);
