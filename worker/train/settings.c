@@ -98,6 +98,9 @@ int settings_check(const struct settings *s, const struct options *options, stru
                          (unsigned long long)s->global_batch, (unsigned long long)s->shards);
     if (options_given(options, "steps") && options_given(options, "epochs"))
         return error_set(error, EXIT_USAGE, "--steps and --epochs: give one of them");
+    if (s->beta1 >= 1 || s->beta2 >= 1)
+        return error_set(error, EXIT_USAGE, "--%s must be less than 1: the first update divides by 1 - beta",
+                         s->beta1 >= 1 ? "beta1" : "beta2");
     if (s->ckpt_every != 0 && s->ckpt == NULL)
         return error_set(error, EXIT_USAGE, "--ckpt-every needs --ckpt DIR");
     return 0;
