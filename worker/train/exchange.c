@@ -1,6 +1,9 @@
 /* Invariants
  *   1. Every bit is set once: a piece, a result or a word that comes twice is a fault.
- *   2. piece_count[b] = bits in pieces[b]; EXCHANGE_ADD for b is said when it reaches node_count, once.
+ *   2. piece_count[b] = bits in pieces[b]; EXCHANGE_ADD for b is said once, when it has reached node_count and every
+ *      word is in. A word of this step says that its sender has applied the step before; pieces alone do not, since
+ *      a rank whose shards are all absent from a short step owes none. So no result of this step is written over
+ *      a result of the step before that somebody still receives, reads or may ask for.
  *   3. results_open and words_open only fall; COMPLETE is said once, when both are zero.
  *   4. A chunk without elements is never sent, added or waited for. */
 #include "train/exchange.h"
@@ -36,6 +39,13 @@ static void act(struct exchange_actions *actions, enum exchange_action_type type
     actions->list[actions->count++] = action;
 }
 
+static void check_add(struct exchange *x, uint32_t bucket, struct exchange_actions *actions)
+{
+    if (x->words_open == 0 && x->piece_count[bucket] == x->node_count &&
+        !chunk_empty(x, bucket, x->config.me))
+        act(actions, EXCHANGE_ADD, bucket, 0);
+}
+
 static void check_complete(struct exchange *x, struct exchange_actions *actions)
 {
     if (x->complete || x->results_open > 0 || x->words_open > 0)
@@ -67,15 +77,24 @@ void exchange_begin(struct exchange *x, const struct exchange_config *config)
     x->words_open = config->world;
 }
 
+/* After the last word the chunks whose pieces are all here can be added. */
+static void take_word(struct exchange *x, uint32_t from, const struct exchange_word *word,
+                      struct exchange_actions *actions)
+{
+    x->word[from] = *word;
+    bit_set(x->words, from);
+    x->words_open--;
+    for (uint32_t b = 0; x->words_open == 0 && b < x->config.bucket_count; b++)
+        check_add(x, b, actions);
+    check_complete(x, actions);
+}
+
 void exchange_start(struct exchange *x, const struct exchange_word *mine,
                     struct exchange_actions *actions)
 {
-    x->word[x->config.me] = *mine;
-    bit_set(x->words, x->config.me);
-    x->words_open--;
     if (x->config.world > 1)
         act(actions, EXCHANGE_SEND_WORD, 0, 0);
-    check_complete(x, actions);
+    take_word(x, x->config.me, mine, actions);
 }
 
 /* ---- pieces --------------------------------------------------------------------------------- */
@@ -87,8 +106,7 @@ static void count_piece(struct exchange *x, uint32_t bucket, uint32_t node,
     bit_set(x->pieces[bucket], node);
     x->piece_count[bucket]++;
     assert(x->piece_count[bucket] <= x->node_count);
-    if (x->piece_count[bucket] == x->node_count && !chunk_empty(x, bucket, x->config.me))
-        act(actions, EXCHANGE_ADD, bucket, 0);
+    check_add(x, bucket, actions);
 }
 
 enum exchange_fault exchange_node_ready(struct exchange *x, uint32_t bucket, uint32_t node,
@@ -166,6 +184,8 @@ enum exchange_fault exchange_result_wanted(const struct exchange *x, uint32_t fr
         return EXCHANGE_BUCKET;
     if (chunk != from || chunk_empty(x, bucket, chunk))
         return EXCHANGE_CHUNK;
+    if (!bit_has(x->words, x->config.me))
+        return EXCHANGE_EARLY;
     return bit_has(x->results[bucket], chunk) ? EXCHANGE_TWICE : EXCHANGE_FINE;
 }
 
@@ -189,10 +209,7 @@ enum exchange_fault exchange_word(struct exchange *x, uint32_t from,
         return EXCHANGE_RANK;
     if (bit_has(x->words, from))
         return EXCHANGE_TWICE;
-    x->word[from] = *word;
-    bit_set(x->words, from);
-    x->words_open--;
-    check_complete(x, actions);
+    take_word(x, from, word, actions);
     return EXCHANGE_FINE;
 }
 

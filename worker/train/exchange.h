@@ -6,7 +6,8 @@
  * into one chunk per rank. Every rank sends its piece of chunk c of each tree node that it owns to rank c,
  * who adds all pieces in the order of the canonical tree and sends the result to everybody. Beside that
  * every rank sends every rank one word: the newest membership plan that it holds and the hash of its
- * parameters before the step. The step is COMPLETE when all results and all words are in.
+ * parameters before the step. Nothing is added before every word is in; the step is COMPLETE when all
+ * results and all words are.
  *
  * Calling sequence
  *
@@ -41,7 +42,8 @@
     X(BUCKET, "a bucket that the job does not have")                                               \
     X(CHUNK, "a chunk that is empty, or is not added here")                                        \
     X(NODE, "a tree node that its sender does not own")                                            \
-    X(TWICE, "the same piece, result or word twice")
+    X(TWICE, "the same piece, result or word twice")                                               \
+    X(EARLY, "a result before every word of the step can have been in")
 
 enum exchange_fault {
 #define EXCHANGE_FAULT_ENUM(name, sentence) EXCHANGE_##name,

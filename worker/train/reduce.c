@@ -2,8 +2,8 @@
  *
  * Invariants
  *   1. Two exchanges may be open: the step at hand and the next, since peers may be one step ahead.
- *   2. R's range of a chunk is written only when every rank has sent its sums of the step, that is, when nobody
- *      needs R of the step before any more.
+ *   2. R's range of a chunk is written only when every rank has sent its word of the step, that is, when nobody
+ *      needs R of the step before any more (exchange.c says why the sums are not enough).
  *   3. Pieces are received straight into staging, results straight into R; nothing is copied on the way.
  *   4. What is sent (tops of the sums, R) does not change before every receiver has it: a top lives until its
  *      step is applied, which takes results that the receivers made of it. */
