@@ -23,6 +23,7 @@ int command_forget(int argc, char **argv);
 int command_why(int argc, char **argv);
 int command_barrier(int argc, char **argv);
 int command_ckpt(int argc, char **argv);
+int command_run(int argc, char **argv);
 int command_version(int argc, char **argv);
 
 /* Parses; false when the command is over (--help, --version, wrong usage) with *exit_code. At most

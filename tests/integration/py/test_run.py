@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""`muster run`: a supervisor for one host, as a person uses it.
+
+    test_run.py FOLDER_OF_THE_PROGRAMS
+"""
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BIN = "bin"
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+
+
+def start(*words):
+    return subprocess.Popen([os.path.join(BIN, "muster"), "run", *words], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(*words):
+    """(exit code, stdout, stderr)."""
+    process = start(*words)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def alive(mark):
+    """Processes with that word in their command line."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                if mark.encode() in f.read().split(b"\0"):
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+def until(holds, what):
+    deadline = time.monotonic() + 30
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError("waited for " + what)
+        time.sleep(0.02)
+
+
+class RunTest(unittest.TestCase):
+    def test_lines_are_prefixed_and_whole(self):
+        code, out, err = run("-n", "3", "--", "sh", "-c", 'echo "rank $LOCAL_RANK of $LOCAL_WORLD_SIZE";'
+                             'printf "no end" >&2')
+        self.assertEqual(code, 0, err)
+        self.assertEqual(sorted(out.splitlines()), [f"[{i}] rank {i} of 3" for i in range(3)])
+        self.assertEqual(sorted(err.splitlines()), [f"[{i}] no end" for i in range(3)])
+
+    def test_raw_passes_on_as_it_is(self):
+        code, out, _ = run("--raw", "printf", "%s", "a" * 100000)
+        self.assertEqual((code, out.replace("\n", "")), (0, "a" * 100000))
+
+    def test_75_and_a_kill_are_restarted_within_the_budget(self):
+        for how in ("exit 75", "kill -9 $$"):
+            code, out, err = run("--restarts", "3", "--backoff", "10ms", "sh", "-c", "echo x; " + how)
+            self.assertEqual(out.count("x"), 4, err)
+            self.assertEqual(code, 75 if how == "exit 75" else 137)
+
+    def test_a_long_run_gives_a_restart_back(self):
+        with tempfile.TemporaryDirectory() as folder:
+            code, out, err = run("--restarts", "1", "--refill", "300ms", "--backoff", "10ms", "sh", "-c",
+                                 f"echo x; echo >> {folder}/n; sleep 0.4;"
+                                 f"[ $(wc -l < {folder}/n) -ge 4 ] && exit 0; exit 75")
+        self.assertEqual((code, out.count("x")), (0, 4), err)
+
+    def test_any_other_end_is_final_and_the_rest_goes_on(self):
+        code, out, err = run("-n", "2", "sh", "-c", '[ $LOCAL_RANK = 0 ] && exit 65; sleep 0.3; echo late')
+        self.assertEqual((code, out), (65, "[1] late\n"))
+        self.assertIn("[0] ended with 65", err)
+
+    def test_sigterm_reaches_all_and_nothing_is_restarted(self):
+        process = start("-n", "2", "sh", "-c", 'trap "echo bye; exit 75" TERM; echo up; sleep 60 & wait')
+        for _ in range(2):
+            self.assertIn("up", process.stdout.readline())
+        process.terminate()
+        out, err = process.communicate(timeout=30)
+        self.assertEqual(sorted(out.splitlines()), ["[0] bye", "[1] bye"], err)
+        self.assertEqual(process.returncode, 75)
+
+    def test_what_does_not_stop_is_killed(self):
+        for second in (False, True):
+            process = start("--grace", "60s" if second else "200ms", "sh", "-c",
+                            'trap "" TERM; echo up; while :; do sleep 0.05; done')
+            self.assertIn("up", process.stdout.readline())
+            process.terminate()
+            if second:
+                time.sleep(0.2)
+                process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+            self.assertEqual(process.returncode, 137)
+
+    def test_no_orphans_however_it_ends(self):
+        for how in (signal.SIGKILL, signal.SIGTERM, None):
+            mark = f"100{os.getpid()}"  # an unlikely number of seconds
+            ends = "exit 0" if how is None else "wait"
+            process = start("-n", "2", "sh", "-c", f"sleep {mark} & echo up; sleep 0.5; {ends}")
+            for _ in range(2):
+                self.assertIn("up", process.stdout.readline())
+            until(lambda: len(alive(mark)) == 2, "what they start")
+            if how is not None:
+                process.send_signal(how)
+            until(lambda: not alive(mark), f"the end of what was left after {how}")
+            process.communicate(timeout=30)
+
+    def test_words_and_their_faults(self):
+        code, _, err = run("nosuch-program")
+        self.assertEqual(code, 127)
+        self.assertIn("could not be started: nosuch-program", err)
+        code, _, err = run("-n", "0", "true")
+        self.assertEqual(code, 64)
+        self.assertIn("--count", err)
+        code, _, err = run("--nonsense", "1", "true")
+        self.assertEqual(code, 64)
+        self.assertIn("nonsense", err)
+        self.assertEqual(run("--", "true")[0], 0)
+
+    def test_a_killed_worker_comes_back_and_the_bits_are_the_same(self):
+        import checker
+        from cluster import SUBSET, Cluster
+        options = ["--data", SUBSET, "--epochs", "8", "--global-batch", "128", "--shards", "8", "--isa",
+                   "avx2", "--log-samples"]
+        cluster = Cluster(BIN)
+        with cluster:
+            cluster.worker("alone", "--standalone", *options[2:])
+            cluster.join("alone")
+            reference = cluster.logs.pop("alone")
+            cluster.coordinator()
+            log = cluster.path("w$LOCAL_RANK-$$.jsonl")
+            process = cluster.spawn("run", [
+                os.path.join(BIN, "muster"), "run", "-n", "3", "--backoff", "50ms", "sh", "-c",
+                'exec "$@" --log ' + log, "worker", os.path.join(BIN, "muster-worker"),
+                "--coordinator", cluster.tcp, "--job", "j", "--min", "2", "--max", "3", *options])
+
+            def logs():
+                return [os.path.join(cluster.folder, n) for n in os.listdir(cluster.folder)
+                        if n.endswith(".jsonl") and n.startswith("w")]
+
+            def steps():
+                for name in logs():
+                    cluster.logs[name] = name
+                return max([len(cluster.events(n, "step")) for n in cluster.logs] or [0])
+
+            cluster.wait(lambda: steps() >= 8, "8 steps")
+            victim = next(n for n in logs())
+            os.kill(int(victim.rsplit("-", 1)[1].split(".")[0]), signal.SIGKILL)
+            self.assertEqual(process.wait(timeout=120), 0, cluster.all_words())
+            self.assertEqual(len(logs()), 4, cluster.all_words())
+            rest = [n for n in logs() if n != victim and cluster_done(n)]
+            self.assertEqual(checker.check_history(logs(), reference, 2000, rest), [])
+
+
+def cluster_done(log):
+    with open(log, "rb") as f:
+        return b'"event":"done"' in f.read()
+
+
+if __name__ == "__main__":
+    BIN = sys.argv.pop(1)
+    unittest.main()

@@ -1,0 +1,18 @@
+/* The process between the agent and a command: see guardian.c. */
+#ifndef AGENT_GUARDIAN_H
+#define AGENT_GUARDIAN_H
+
+#include <sys/types.h>
+
+/* What the agent holds of it. */
+struct guardian {
+    pid_t pid;    /* of the guardian; 0 = none */
+    int orders;   /* bytes written here are signals for the group; closed: kill the group */
+    int result;   /* its wait status comes here, an int, when the command has ended */
+    int out, err; /* what the command writes */
+};
+
+/* 0, or a negative errno. `rank` and `count` go into the environment. */
+int guardian_start(char *const *argv, unsigned rank, unsigned count, struct guardian *guardian);
+
+#endif
