@@ -250,7 +250,7 @@ static enum store_error translate(int status)
     }
 }
 
-/* A new file gets our marks; an old one must carry them. */
+/* A new file gets our marks, also one whose first start was cut off between them; an old one must carry both. */
 static enum store_error check_marks(struct store *store, char *error, size_t error_bytes)
 {
     int id = 0, version = 0, tables = 0;
@@ -261,11 +261,11 @@ static enum store_error check_marks(struct store *store, char *error, size_t err
     if (status == SQLITE_OK)
         status = read_number(store->database, "SELECT count(*) FROM sqlite_master", &tables);
     if (status != SQLITE_OK) {
-        (void)snprintf(error, error_bytes, "%s: %s; move it away to start anew", store->path,
-                       sqlite3_errmsg(store->database));
+        (void)snprintf(error, error_bytes, "%s: %s%s", store->path, sqlite3_errmsg(store->database),
+                       translate(status) == STORE_ERROR_DAMAGED ? "; move it away to start anew" : "");
         return translate(status);
     }
-    if (id == 0 && version == 0 && tables == 0)
+    if (version == 0 && tables == 0 && (id == 0 || id == APPLICATION_ID))
         return STORE_OK;
     if (id != APPLICATION_ID) {
         (void)snprintf(error, error_bytes, "%s is an SQLite file, but not Muster's; give --state "
