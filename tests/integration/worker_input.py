@@ -189,6 +189,17 @@ def ctrl_c_ends_after_the_step_with_a_checkpoint(bench):
 
 
 @test
+def ctrl_c_ends_after_the_step_without_checkpoints_too(bench):
+    log = bench.path("log")
+    process = bench.start("--standalone", "--data", SUBSET, "--steps", "60", "--global-batch", "64", "--isa", "avx2",
+                          "--log", log)
+    wait_for_steps(log, 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    check(process.returncode == 0, f"exit {process.returncode}\n{err.decode()}")
+
+
+@test
 def ctrl_c_twice_ends_at_once(bench):
     """One step that takes long: the first signal waits for its end, the second does not."""
     log = bench.path("log")

@@ -585,6 +585,15 @@ static void on_exchanged(struct elastic *e, const struct elastic_event *event,
     act(actions, ELASTIC_DO_APPLY)->step = e->applied;
 }
 
+static void stop_alone(struct elastic *e, struct elastic_actions *actions)
+{
+    e->state = ELASTIC_STATE_LEAVING;
+    if (e->config.saves && e->saved != e->applied)
+        save(e, actions)->last = true;
+    else
+        leave_for_good(e, actions, 0, "stopped after the step that was under way");
+}
+
 static void on_applied(struct elastic *e, const struct elastic_event *event,
                        struct elastic_actions *actions)
 {
@@ -610,8 +619,7 @@ static void on_applied(struct elastic *e, const struct elastic_event *event,
     } else if (e->boundary) {
         take_boundary(e, event->now_us, actions);
     } else if (e->config.alone && e->stop) {
-        save(e, actions)->last = true;
-        e->state = ELASTIC_STATE_LEAVING;
+        stop_alone(e, actions);
     } else {
         begin_step(e, event->now_us, actions);
     }
