@@ -1,6 +1,7 @@
 /* The thread that carries out what the session asks for. Invariants: carrier.h. */
 #include "carrier.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -140,6 +141,7 @@ static void run(void *context)
     struct carrier *carrier = context;
     struct session_event start = {.type = SESSION_START};
 
+    (void)pthread_setname_np(pthread_self(), "muster-control");
     carrier_step(carrier, &start);
     (void)uv_run(&carrier->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&carrier->loop);

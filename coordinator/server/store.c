@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -121,6 +122,7 @@ static void thread_main(void *argument)
     struct store *store = argument;
     char failure[TEXT_BYTES] = "";
 
+    (void)pthread_setname_np(pthread_self(), "muster-store");
     uv_mutex_lock(&store->lock);
     for (;;) {
         struct put *list = store->waiting.first;

@@ -57,6 +57,7 @@ static void *fill_slots(void *argument)
 {
     struct prefetch *p = argument;
 
+    (void)pthread_setname_np(pthread_self(), "muster-prefetch");
     (void)pthread_mutex_lock(&p->lock);
     while (!p->closing) {
         struct slot *slot = next_wanted(p);

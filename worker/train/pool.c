@@ -91,6 +91,7 @@ static void thread_main(void *argument)
     int entered = pool->setup.enter_cb ? pool->setup.enter_cb(pool->setup.owner, self->index) : 0;
     struct pool_task *task;
 
+    (void)pthread_setname_np(pthread_self(), "muster-compute");
     uv_mutex_lock(&pool->lock);
     self->entered = entered;
     self->ready = true;
