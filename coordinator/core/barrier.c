@@ -3,7 +3,10 @@
  * A barrier is released exactly once, when everybody of its group waits at it. A group is the participants of
  * a job (--of W of them) or the workers of its generation. Deadlock is decided, not timed out: when everybody
  * of the group that lives waits and no barrier can be met, all of them are told at once who waits where and
- * for whom. Counting is O(1) a member; only a decision walks the list. */
+ * for whom. Counting is O(1) a member; only a decision walks the list.
+ *
+ * While a plan is being entered there are two groups. Who waits in the plan's waits until it is the generation;
+ * who enters it waits in the older one no more. */
 #include "core/internal.h"
 
 #include <stdio.h>
@@ -182,13 +185,66 @@ void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
                       same_seq ? "mismatch" : "deadlock", who));
 }
 
+/* Has somebody entered the plan already? Then nothing is released until all have. *all: who belongs to the
+ * generation or to the plan. */
+static bool between(const struct core *core, const struct job *job, uint32_t *all)
+{
+    bool begun = false;
+
+    *all = 0;
+    if (job->plan_number == 0)
+        return false;
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        begun |= m->in_plan && m->entered >= job->plan_number;
+        *all += m->in_generation || m->in_plan;
+    }
+    return begun;
+}
+
+/* Somebody has entered the barrier at the slot. */
+static void settle(struct core *core, struct job *job, enum core_kind kind, uint32_t slot)
+{
+    uint32_t size, here, left, all;
+    bool both = kind == CORE_WORKER && between(core, job, &all);
+
+    if (both && job->waiting_workers < all)
+        return;
+    group_of(job, kind, &size, &here, &left);
+    if (!both && barrier_at(core, job, slot)->waiting == size)
+        end_wait(core, job, kind, slot, CORE_BARRIER_RELEASED, "");
+    else
+        barrier_decide(core, job, kind);
+}
+
+/* The plan is the generation now: those who were waiting for it may all be there. */
+void barrier_plan_taken(struct core *core, struct job *job)
+{
+    for (uint32_t i = 0; i < core->limits.barriers && job->waiting_workers > 0; i++)
+        if (barrier_at(core, job, i)->waiting == job->world)
+            end_wait(core, job, CORE_WORKER, i, CORE_BARRIER_RELEASED, "");
+    barrier_decide(core, job, CORE_WORKER);
+}
+
+/* It has entered the plan: nobody of the older generation is waited for any more. */
+void barrier_entered(struct core *core, struct member *m, uint64_t generation)
+{
+    if (m->barrier == NOBODY || m->barrier_generation >= generation)
+        return;
+    result(core, m, CORE_BARRIER_GENERATION,
+           core_say(core, "%s", barrier_at(core, &core->jobs[m->job], m->barrier)->name),
+           "the generation ended: enter again");
+    barrier_leave(core, m);
+}
+
 void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message)
 {
     struct job *job = &core->jobs[m->job];
     const struct core_barrier_enter *enter = &message->barrier_enter;
-    uint32_t slot, size, here, left;
+    bool planned = m->in_plan && message->generation == job->plan_number;
+    uint32_t slot;
 
-    if (m->kind == CORE_WORKER && (!m->in_generation || job->state != CORE_JOB_RUNNING)) {
+    if (m->kind == CORE_WORKER &&
+        ((!m->in_generation && !planned) || job->state != CORE_JOB_RUNNING)) {
         m->barrier_seq = enter->seq;
         result(core, m, CORE_BARRIER_GENERATION, core_say(core, "%s", enter->name),
                "no generation runs: enter again in the next one");
@@ -211,14 +267,11 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
     }
     m->barrier = slot;
     m->barrier_us = core->now_us;
+    m->barrier_generation = message->generation;
     core_copy_text(m->place, sizeof m->place, enter->place);
     barrier_at(core, job, slot)->waiting++;
     (*waiting_of(job, m->kind))++;
-    group_of(job, m->kind, &size, &here, &left);
-    if (barrier_at(core, job, slot)->waiting == size)
-        end_wait(core, job, m->kind, slot, CORE_BARRIER_RELEASED, "");
-    else
-        barrier_decide(core, job, m->kind);
+    settle(core, job, m->kind, slot);
 }
 
 void barrier_generation_ended(struct core *core, struct job *job)

@@ -48,7 +48,7 @@ struct core_times {
     uint32_t store_retry_ms;  /* after a failed store; 500 */
     uint32_t cooldown_losses; /* of one node within cooldown_ms: its newcomers wait that long; 3 */
     uint32_t cooldown_ms;     /* 60000 */
-    uint32_t restart_budget;  /* losses without any progress until the job fails; 64 */
+    uint32_t restart_budget;  /* generations lost without any progress until the job fails; 64 */
 };
 
 enum core_event_type {

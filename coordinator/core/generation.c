@@ -354,6 +354,7 @@ static void take_plan(struct core *core, struct job *job)
                core_say(core, "generation %llu of %u by plan%s", (unsigned long long)job->number,
                         job->world, job->plan_pause ? ", paused: too few are left" : ""));
     if (!job->plan_pause) {
+        barrier_plan_taken(core, job);
         view_to_spares(core, job);
         finish_if_all(core, job);
         return;
@@ -493,6 +494,7 @@ void on_entered(struct core *core, struct member *m, const struct core_message *
 
     if (message->generation > m->entered)
         m->entered = message->generation;
+    barrier_entered(core, m, message->generation);
     m->applied = message->step;
     m->phase = CORE_PHASE_COMPUTE;
     m->phase_us = core->now_us;

@@ -62,6 +62,7 @@ struct member {
     /* barrier */
     uint32_t barrier;             /* slot it waits at, NOBODY = none */
     uint64_t barrier_seq, barrier_us, released_seq;
+    uint64_t barrier_generation;  /* in which it waits */
     char place[CORE_PLACE_BYTES];
 };
 
@@ -119,7 +120,7 @@ struct job {
     uint64_t detect_us, push_us, rendezvous_us, connect_us, state_us, recompute_us;
     uint64_t recoveries;
     bool recovering;              /* the generation follows a loss */
-    uint32_t losses;              /* since the last progress */
+    uint32_t losses;              /* generations that ended with one since the last progress */
     uint64_t progress_step;       /* newest step ever seen */
     uint64_t step_us;             /* usual duration of a step in this group; 0 = not known yet */
     uint64_t timed_step, timed_us; /* newest step seen in this group, and when it began (0 = not seen) */
@@ -236,6 +237,8 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
 void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message);
 void barrier_leave(struct core *core, struct member *m);
 void barrier_generation_ended(struct core *core, struct job *job);
+void barrier_entered(struct core *core, struct member *m, uint64_t generation);
+void barrier_plan_taken(struct core *core, struct job *job);
 void barrier_decide(struct core *core, struct job *job, enum core_kind kind);
 struct barrier *barrier_at(struct core *core, const struct job *job, uint32_t slot);
 const char *barrier_why(struct core *core, struct job *job);

@@ -30,14 +30,35 @@ static const char *phase_word(enum core_phase phase)
     }
 }
 
+/* The job is given up: stored, and said to everybody who is here. */
+static void job_fail(struct core *core, struct job *job)
+{
+    uint32_t begin = core_list_begin(core);
+    struct core_message *message;
+
+    job_set_state(core, job, CORE_JOB_FAILED);
+    job_reason(core, job, CORE_ERROR,
+               core_say(core, "%u generations ended with a loss and without any progress",
+                        job->losses));
+    job->pending = PENDING_NONE; /* what is being stored is void */
+    job_store(core, job);
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->kind == CORE_WORKER)
+            core_list_add(core, m->conn);
+    message = core_send_list(core, begin, CORE_REFUSED, job);
+    if (message == NULL)
+        return;
+    message->refused.why = CORE_REFUSAL_FAILED;
+    message->refused.exit_code = 77;
+    message->refused.text = core_say(core, "job '%s' has failed: %s", job->name, job->reason);
+}
+
+/* A loss that ends a generation, of however many members, is counted once. */
 static void spend_budget(struct core *core, struct job *job)
 {
     job->losses++;
-    if (job->losses <= core->times.restart_budget)
-        return;
-    job_set_state(core, job, CORE_JOB_FAILED);
-    job_reason(core, job, CORE_ERROR,
-               core_say(core, "%u members were lost without any progress", job->losses));
+    if (job->losses > core->times.restart_budget)
+        job_fail(core, job);
 }
 
 /* A member is lost: of the generation, a push to all; elsewhere, a smaller matter. */
@@ -58,13 +79,14 @@ void member_lost(struct core *core, struct member *m, const char *why, uint64_t 
     m->suspect = false;
     m->report_us = 0;
     m->probe_us = 0;
-    if (job->state == CORE_JOB_RUNNING)
-        generation_over(core, job, text, detect_us);
-    else
-        core_log(core, CORE_WARNING, job, text);
     job->waiting_due = true;
     cooling_lost(core, job, m);
-    spend_budget(core, job);
+    if (job->state == CORE_JOB_RUNNING) {
+        generation_over(core, job, text, detect_us);
+        spend_budget(core, job);
+    } else {
+        core_log(core, CORE_WARNING, job, text);
+    }
 }
 
 /* A member that is out although its connection stands: it is told so. */

@@ -188,6 +188,7 @@ void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *m
     case FRAME_REFUSED:
         sim->check.done_told |= message->refused.why == WIRE_REFUSAL_DONE;
         sim->check.done_once |= sim->check.done_told;
+        sim->check.job_failed |= message->refused.why == WIRE_REFUSAL_FAILED;
         break;
     default:
         break;
@@ -198,19 +199,6 @@ void sim_check_said(struct sim *sim, uint32_t conn, const struct wire_message *m
 {
     if (message->header.type == FRAME_HELLO) {
         sim->members[sim->net.conns[conn].member].attached_to = sim->coord.births;
-    }
-}
-
-void sim_check_closed(struct sim *sim, uint32_t conn)
-{
-    (void)sim;
-    (void)conn;
-}
-
-void sim_check_log(struct sim *sim, const char *text)
-{
-    if (strstr(text, "has failed") != NULL) {
-        sim->check.job_failed = true;
     }
 }
 
@@ -376,6 +364,10 @@ void sim_check_end(struct sim *sim, struct sim_outcome *outcome)
         (void)snprintf(outcome->excuse, sizeof outcome->excuse, "%s",
                        sim->check.spread ? "a flipped bit was copied before anybody could vote on it"
                                          : "the restart budget was spent");
+        return;
+    }
+    if (sim->puppets != NULL) {
+        sim_puppet_end(sim, &view);
         return;
     }
     for (uint32_t i = 0; i < sim->member_count; i++) {

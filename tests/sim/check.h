@@ -48,6 +48,7 @@ struct sim_check {
     uint64_t first_step_us;  /* when the first step was finished, 0 = none */
     uint64_t steps;          /* updates applied, over all */
     uint64_t barriers_passed; /* by puppets, over all */
+    uint64_t barriers_in_calm; /* of them */
     bool done_told;          /* that the job is done, and the store has not forgotten it since */
     bool done_once;          /* it was told, perhaps by a store that went back afterwards */
     bool unprotected;        /* the store lies and members cannot say so: 4 to 7 are off */
@@ -61,11 +62,9 @@ struct sim_check {
 void sim_check_init(struct sim *sim);
 void sim_check_release(struct sim *sim);
 
-/* The coordinator's side: a message leaves for a connection, has come, a connection ended, a log line. */
+/* The coordinator's side: a message leaves for a connection, has come. */
 void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *message);
 void sim_check_said(struct sim *sim, uint32_t conn, const struct wire_message *message);
-void sim_check_closed(struct sim *sim, uint32_t conn);
-void sim_check_log(struct sim *sim, const char *text);
 
 /* The workers' side. */
 void sim_check_loaded(struct sim *sim, uint32_t worker, const struct sim_checkpoint *checkpoint);

@@ -112,7 +112,6 @@ static void act(struct sim *sim, const struct core_action *action)
         break;
     case CORE_ACTION_LOG:
         sim_trace(sim, "coordinator  %s: %s", levels[action->level], action->text);
-        sim_check_log(sim, action->text);
         break;
     case CORE_ACTION_ANSWER:
         sim_trace(sim, "coordinator  answers the operator: %s", action->text);
@@ -220,7 +219,6 @@ void sim_coord_closed(struct sim *sim, uint32_t conn, const char *why)
     struct core_event event = {.type = CORE_EVENT_CLOSED, .conn = handle_of(sim, conn)};
     sim_trace(sim, "coordinator  loses the connection of worker %u: %s",
               sim->net.conns[conn].member, why);
-    sim_check_closed(sim, conn);
     step(sim, &event);
 }
 

@@ -1,5 +1,7 @@
-/* Check 9 is done here: at the moment a barrier is released to somebody, everybody of its generation has
- * entered it and nobody has passed it twice. */
+/* Check 9 is done here: at the moment a barrier is released to somebody, he waits at it, and everybody who lives
+ * in his generation has entered it. Barriers are counted anew in each generation. A plan is entered by one
+ * after the other without a step between: who waits in both generations at once may then be told "deadlock",
+ * and enters again. */
 #include "sim/puppet.h"
 
 #include "sim/sim.h"
@@ -15,9 +17,11 @@ void sim_puppet_birth(struct sim *sim, uint32_t member, struct session_config *c
     config->max = sim->setup.max;
 }
 
+/* Many of them pass barriers more seldom: what a seed costs is the number of messages. */
 static void later(struct sim *sim, uint32_t member)
 {
-    struct sim_event event = {.at_us = sim->now_us + 1000 + sim_rng_below(&sim->net_rng, 20000),
+    uint64_t most_us = 20000 + 2000ull * sim->setup.puppets;
+    struct sim_event event = {.at_us = sim->now_us + 1000 + sim_rng_below(&sim->net_rng, most_us),
                               .kind = SIM_EV_WORK, .target = member,
                               .serial = sim->members[member].proc.serial};
     sim_heap_push(&sim->heap, &event);
@@ -28,11 +32,11 @@ void sim_puppet_work(struct sim *sim, uint32_t member)
 {
     struct sim_puppet *p = &sim->puppets[member];
     struct session_event event = {.position = {p->plan, p->plan_nonce, 0}};
-    char name[32];
     if (p->plan != 0) {
         p->number = p->plan;
         p->nonce = p->plan_nonce;
         p->plan = 0;
+        p->barriers = 0; /* what it still waits at belongs to the generation before */
         p->in_generation = true;
         event.type = SESSION_ENTERED;
         sim_member_tell(sim, member, &event);
@@ -41,9 +45,9 @@ void sim_puppet_work(struct sim *sim, uint32_t member)
         sim_member_tell(sim, member, &status);
         later(sim, member);
     } else if (p->in_generation && !p->waits) {
-        (void)snprintf(name, sizeof name, "b%u", p->barriers);
+        (void)snprintf(p->at, sizeof p->at, "g%" PRIu64 "-b%u", p->number, p->barriers);
         p->waits = true;
-        event = (struct session_event){.type = SESSION_BARRIER, .barrier = {.name = name,
+        event = (struct session_event){.type = SESSION_BARRIER, .barrier = {.name = p->at,
                                                                             .place = "puppet"}};
         sim_member_tell(sim, member, &event);
     }
@@ -59,17 +63,42 @@ static void report(struct sim *sim, uint32_t member)
     sim_member_tell(sim, member, &event);
 }
 
+/* 9 */
+static void check_released(struct sim *sim, uint32_t member, const char *name)
+{
+    const struct sim_puppet *p = &sim->puppets[member];
+    if (!p->waits || strcmp(name, p->at) != 0) {
+        sim_fail(sim, "puppet %u is released from barrier %s, but %s %s", member, name,
+                 p->waits ? "waits at" : "passed already", p->at);
+    }
+    for (uint32_t i = 0; i < sim->member_count; i++) {
+        const struct sim_puppet *other = &sim->puppets[i];
+        bool here = sim->members[i].proc.alive && other->in_generation &&
+                    other->number == p->number && other->nonce == p->nonce;
+        if (here && (other->barriers < p->barriers ||
+                     (other->barriers == p->barriers &&
+                      !(other->waits && strcmp(other->at, p->at) == 0)))) {
+            sim_fail(sim, "puppet %u is released from barrier b%u of generation %" PRIu64
+                          ", but puppet %u has passed only %u and %s", member, p->barriers,
+                     p->number, i, other->barriers, other->waits ? "waits" : "does not wait");
+            return;
+        }
+    }
+}
+
 static void take_result(struct sim *sim, uint32_t member, const struct wire_message *message)
 {
     struct sim_puppet *p = &sim->puppets[member];
-    p->waits = false;
-    if (message->barrier_result.end == WIRE_BARRIER_RELEASED) {
+    char next[sizeof p->at];
+    (void)snprintf(next, sizeof next, "g%" PRIu64 "-b%u", p->number, p->barriers);
+    bool current = p->in_generation && strcmp(p->at, next) == 0;
+    if (message->barrier_result.end == WIRE_BARRIER_RELEASED && current) {
+        check_released(sim, member, message->barrier_result.name);
         p->barriers++;
         sim->check.barriers_passed++;
-    } else if (message->barrier_result.end == WIRE_BARRIER_MISMATCH) {
-        /* Puppets of different age count differently: the older ones meet the youngest. */
-        p->barriers = 0;
+        sim->check.barriers_in_calm += sim->calm;
     }
+    p->waits = false;
     later(sim, member);
 }
 
@@ -94,6 +123,24 @@ static void take_generation(struct sim *sim, uint32_t member, const struct wire_
         p->plan = message->header.generation;
         p->plan_nonce = message->header.nonce;
         later(sim, member);
+    }
+}
+
+/* 10: in the calm everybody who lives is in the generation, or a spare beside a full one, and barriers are
+ * passed. A coordinator that was restarted has forgotten who had passed which: then they may wait for each other. */
+void sim_puppet_end(struct sim *sim, const struct core_job_view *job)
+{
+    uint32_t alive = 0, in = 0;
+    for (uint32_t i = 0; i < sim->member_count; i++) {
+        alive += sim->members[i].proc.alive;
+        in += sim->members[i].proc.alive && sim->puppets[i].in_generation;
+    }
+    uint32_t expected = alive < job->max ? alive : job->max;
+    if (in != expected || strcmp(job->state, "running") != 0) {
+        sim_fail(sim, "%u of %u living puppets are in a generation; the job is %s (%s)", in, expected,
+                 job->state, job->reason);
+    } else if (sim->check.barriers_in_calm == 0 && sim->coord.births == 1) {
+        sim_fail(sim, "%u puppets passed no barrier in the calm", in);
     }
 }
 

@@ -3,6 +3,15 @@
 #include "sim/sim.h"
 
 #define ALL_KINDS ((UINT64_C(1) << SIM_FAULT_COUNT) - 1)
+#define KIND(fault) (UINT64_C(1) << SIM_FAULT_##fault)
+
+/* Puppets have no data plane, parameters, checkpoints or way to leave. */
+#define PUPPET_KINDS                                                                               \
+    (KIND(LOSS) | KIND(DUPLICATE) | KIND(DELAY) | KIND(REORDER) | KIND(CLOG) | KIND(SWIZZLE) |     \
+     KIND(PARTITION) | KIND(PARTITION_ASYM) | KIND(HALF_OPEN) | KIND(RESET) | KIND(CRASH) |        \
+     KIND(HOST_CRASH) | KIND(RESTART) | KIND(CRASH_TWO) | KIND(CRASH_MOST) | KIND(PAUSE) |         \
+     KIND(CLOCK_STEP) | KIND(JOIN) | KIND(STORE_LOST) | KIND(STORE_TORN) | KIND(STORE_SLOW) |      \
+     KIND(STORE_FAILING))
 
 static uint32_t draw(struct sim *sim, uint32_t least, uint32_t most)
 {
@@ -100,6 +109,8 @@ static void draw_puppets(struct sim *sim)
     setup->tick_ms = 100;
     setup->connect_timeout_ms = 60000;
     setup->wishes = 0;
+    setup->kinds &= PUPPET_KINDS;
+    setup->rate_us = setup->kinds != 0 ? draw(sim, 1000000, 8000000) : 0;
 }
 
 void sim_setup_draw(struct sim *sim)

@@ -70,7 +70,7 @@ bool sim_cell_exists(enum sim_role role, enum sim_fault fault)
 static uint32_t job_phases(const struct sim *sim)
 {
     uint32_t phases = 0;
-    for (uint32_t i = 0; i < sim->member_count; i++) {
+    for (uint32_t i = 0; sim->workers != NULL && i < sim->member_count; i++) {
         phases |= sim_worker_phases(sim, i);
     }
     return phases;
@@ -85,7 +85,7 @@ static uint32_t roles_of(const struct sim *sim, enum sim_fault fault, uint32_t t
     if (fault == SIM_FAULT_JOIN) {
         return 1u << SIM_ROLE_JOINER;
     }
-    for (uint32_t role = 0; role < SIM_ROLE_COUNT; role++) {
+    for (uint32_t role = 0; sim->workers != NULL && role < SIM_ROLE_COUNT; role++) {
         roles |= (uint32_t)sim_worker_has_role(sim, target, (enum sim_role)role) << role;
     }
     return roles;
