@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""The worker alone beside PyTorch: samples per second with one and two threads, peak resident memory, and where the
+time of a step goes. Rounds of ours and PyTorch's alternate; a row compares the medians of the rounds.
+
+    worker.py --bin FOLDER [--json FILE] [--quick]
+"""
+import argparse
+import json
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from rows import HERE, Rows, mnist, run, torch_python  # noqa: E402
+
+BATCH, SHARDS = 256, 8
+
+
+def ours(bin_folder, data, threads, steps):
+    """(samples per second, peak KiB): from the log's times, the first steps and the evaluation left out."""
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as log:
+        _, peak, _ = run([os.path.join(bin_folder, "muster-worker"), "--standalone", "--data", data, "--steps",
+                          str(steps), "--global-batch", str(BATCH), "--shards", str(SHARDS), "--threads",
+                          str(threads), "--quiet", "--log", log.name])
+        times = [e["time_us"] for e in map(json.loads, log) if e["event"] == "step"]
+    warm = max(3, steps // 10)
+    return (len(times) - 1 - warm) * BATCH * 1e6 / (times[-1] - times[warm]), peak
+
+
+def peers(python, data, threads, steps):
+    out, peak, _ = run([python, os.path.join(HERE, "peers", "torch_convnet.py"), data, "--batch", str(BATCH),
+                        "--steps", str(steps), "--threads", str(threads)], {"OMP_NUM_THREADS": str(threads)})
+    return json.loads(out)["samples_per_s"], peak
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--json")
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    rows, python, data = Rows("worker"), torch_python(), mnist()
+    rounds, steps = (2, 20) if args.quick else (7, 60)
+    if python is None:
+        rows.say("PyTorch is skipped: it could not be installed (MUSTER_VENV names its environment)")
+    for threads, goal in ((1, 2.5), (2, 2.8)):
+        mine, theirs = [], []
+        for _ in range(rounds):
+            mine.append(ours(args.bin, data, threads, 2 * steps))
+            if python:
+                theirs.append(peers(python, data, threads, steps))
+        rows.add(f"ConvNet fp32, batch {BATCH}, {threads} thread{'s' * (threads > 1)}", "samples/s",
+                 [m[0] for m in mine], [t[0] for t in theirs] or None, "PyTorch", goal)
+        if threads == 1:
+            rows.add("peak resident memory", "MiB", [m[1] / 1024 for m in mine],
+                     [t[1] / 1024 for t in theirs] or None, "PyTorch", 4, at_least=False)
+    out, _, _ = run([os.path.join(args.bin, "bench_steptime"), str(BATCH), str(SHARDS), "10" if args.quick else "40"])
+    for line in out.splitlines():
+        rows.say(line)
+    rows.write(args.json)
+
+
+if __name__ == "__main__":
+    main()
