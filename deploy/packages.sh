@@ -2,6 +2,7 @@
 #
 #   muster_install_packages build     what building and running needs
 #   muster_install_packages test      and what the tests need besides
+#   muster_install_packages bench     and what installing the peers needs
 
 MUSTER_BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config git libuv1-dev libprotobuf-c-dev \
 protobuf-c-compiler libsqlite3-dev libmicrohttpd-dev libjansson-dev libcurl4-openssl-dev libssl-dev \
@@ -11,6 +12,7 @@ MUSTER_TEST_PACKAGES="g++ clang libclang-rt-14-dev universal-ctags iproute2 nfta
 muster_install_packages() {
     local wanted=$MUSTER_BUILD_PACKAGES missing=() package sudo=""
     [ "$1" = test ] && wanted="$wanted $MUSTER_TEST_PACKAGES"
+    [ "$1" = bench ] && wanted="$wanted $MUSTER_TEST_PACKAGES python3-venv"
     for package in $wanted; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' ||
             missing+=("$package")

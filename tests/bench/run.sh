@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Measures. One row per figure: ours, the peer's in the same run, the ratio, the goal, the spread.
+#
+#   tests/bench/run.sh [--list] [--json FILE] [--quick] [NAME...]
+#
+# Builds what it measures. PyTorch, the peer, is installed into an environment of its own outside the tree
+# (MUSTER_VENV, default ~/.cache/muster/venv); where that cannot be done its rows are left out, and that is said.
+set -uo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$top" || exit 69
+
+parts="control sim worker main"
+json="" quick="" names=""
+usage() { echo "usage: tests/bench/run.sh [--list] [--json FILE] [--quick] [NAME...]   (names: $parts)"; }
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --list) tr ' ' '\n' <<<"$parts"; exit 0 ;;
+        --json) [ $# -gt 1 ] || { usage >&2; exit 64; }; json=$(realpath -m "$2"); shift ;;
+        --quick) quick=--quick ;;
+        --help | -h) usage; exit 0 ;;
+        *)
+            case " $parts " in
+                *" $1 "*) names="$names $1" ;;
+                *) echo "tests/bench/run.sh: there is no part '$1'" >&2; usage >&2; exit 64 ;;
+            esac ;;
+    esac
+    shift
+done
+names=${names:-$parts}
+
+# shellcheck source=deploy/packages.sh
+. deploy/packages.sh
+muster_install_packages bench || exit 69
+mkdir -p build
+for preset in release asan; do
+    echo "== building ($preset)"
+    { cmake --preset $preset && cmake --build "build/$preset"; } >"build/bench-$preset.log" 2>&1 ||
+        { tail -20 "build/bench-$preset.log"; exit 69; }
+done
+
+# The peer.
+export MUSTER_VENV=${MUSTER_VENV:-$HOME/.cache/muster/venv}
+if ! "$MUSTER_VENV/bin/python" -c 'import torch' 2>/dev/null; then
+    echo "== installing PyTorch into $MUSTER_VENV (once; some minutes)"
+    python3 -m venv "$MUSTER_VENV" && "$MUSTER_VENV/bin/pip" install --quiet torch numpy >"build/bench-venv.log" 2>&1 ||
+        echo "   PyTorch could not be installed (see build/bench-venv.log): its rows are left out"
+fi
+
+status=0 rows=()
+for name in $names; do
+    echo "== $name"
+    bin=build/release/bin
+    [ "$name" = sim ] && bin=build/asan/bin
+    python3 "tests/bench/$name.py" --bin "$top/$bin" --json "build/bench-$name.json" $quick || status=1
+    rows+=("build/bench-$name.json")
+done
+if [ -n "$json" ]; then
+    python3 - "$json" "${rows[@]}" <<'PY' || status=1
+import json, os, platform, sys
+parts = [json.load(open(name))["rows"] for name in sys.argv[2:] if os.path.exists(name)]
+with open(sys.argv[1], "w") as f:
+    json.dump({"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+               "rows": [row for part in parts for row in part]}, f, indent=1)
+PY
+    echo "written to $json"
+fi
+exit $status
