@@ -519,7 +519,9 @@ void on_ready(struct core *core, struct member *m, const struct core_message *me
 
     m->applied = message->step;
     m->ready = m->state == MEMBER_WAITING && message->generation == job->number;
-    job_try(core, job);
+    /* Many may get ready at once: the next tick makes one plan for all of them. */
+    if (job->state != CORE_JOB_RUNNING)
+        job_try(core, job);
 }
 
 void on_finished(struct core *core, struct member *m, const struct core_message *message)

@@ -210,6 +210,7 @@ void bench_ready(struct bench *b, core_conn conn, uint64_t generation, uint64_t 
 {
     bench_say(b, conn, (struct core_message){.type = CORE_READY, .generation = generation,
                                              .step = at});
+    bench_tick(b); /* makes the plan */
 }
 
 void bench_barrier(struct bench *b, core_conn conn, const char *name, uint64_t seq)

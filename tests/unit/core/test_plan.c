@@ -35,6 +35,24 @@ static void a_spare_in_step_joins_by_a_plan(void **state)
     bench_free(b);
 }
 
+static void newcomers_that_come_together_join_together(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 5);
+    core_conn spares[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        spares[i] = bench_join(b, "n9", 2, 5);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        bench_say(b, spares[i], (struct core_message){.type = CORE_READY, .generation = 1, .step = 1});
+    }
+    bench_tick(b);
+    assert_int_equal(bench_told(b, 1, CORE_GENERATION)->mode, CORE_PLAN);
+    assert_int_equal(bench_told(b, 1, CORE_GENERATION)->world, 5);
+    bench_free(b);
+}
+
 static void who_leaves_is_released_when_all_have_entered(void **state)
 {
     struct bench *b = bench_new();
@@ -148,6 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_spare_in_step_joins_by_a_plan),
+        cmocka_unit_test(newcomers_that_come_together_join_together),
         cmocka_unit_test(who_leaves_is_released_when_all_have_entered),
         cmocka_unit_test(fewer_than_min_pauses_by_plan),
         cmocka_unit_test(all_leave_and_their_relief_is_in_step),
