@@ -23,7 +23,7 @@ static uint32_t slot_of(struct core *core, struct job *job, const char *name)
     for (uint32_t i = 0; i < core->limits.barriers; i++) {
         struct barrier *b = barrier_at(core, job, i);
 
-        if (b->waiting > 0 && strcmp(b->name, name) == 0)
+        if (b->waiting > 0 && !b->releasing && strcmp(b->name, name) == 0)
             return i;
         if (b->waiting == 0 && free_slot == NOBODY)
             free_slot = i;
@@ -49,6 +49,7 @@ void barrier_leave(struct core *core, struct member *m)
     b = barrier_at(core, job, m->barrier);
     assert(b->waiting > 0);
     b->waiting--;
+    b->releasing = b->releasing && b->waiting > 0;
     (*waiting_of(job, m->kind))--;
     m->barrier = NOBODY;
 }
@@ -65,43 +66,64 @@ static void result(struct core *core, struct member *m, enum core_barrier_end en
     message->barrier_result.text = text;
 }
 
-/* Ends the wait of everybody of the kind at the slot (NOBODY: at any): one action for each run of equal
- * sequence numbers, which in a healthy group is one for all. */
-static void end_wait(struct core *core, struct job *job, enum core_kind kind, uint32_t slot,
-                     enum core_barrier_end end, const char *text)
+/* One message to all who wait like the first of them, at the same barrier with the same sequence number; false
+ * when nobody of the kind waits at the slot (NOBODY: at any). */
+static bool end_alike(struct core *core, struct job *job, enum core_kind kind, uint32_t slot,
+                      enum core_barrier_end end, const char *text)
 {
-    const char *name = NULL;
+    uint32_t begin = core_list_begin(core), at = NOBODY;
+    struct core_message *message;
     uint64_t seq = 0;
-    uint32_t begin = core_list_begin(core);
 
-    for (struct member *m = member_first(core, job);; m = member_next(core, m)) {
-        bool fits = m != NULL && m->kind == kind && m->barrier != NOBODY &&
-                    (slot == NOBODY || m->barrier == slot);
-        const char *here = fits ? barrier_at(core, job, m->barrier)->name : NULL;
-
-        if (m != NULL && !fits)
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        if (m->kind != kind || m->barrier == NOBODY || (slot != NOBODY && m->barrier != slot) ||
+            (at != NOBODY && (m->barrier != at || m->barrier_seq != seq)))
             continue;
-        if (m == NULL || (name != NULL && (m->barrier_seq != seq || strcmp(here, name) != 0))) {
-            struct core_message *message =
-                name == NULL ? NULL : core_send_list(core, begin, CORE_BARRIER_RESULT, job);
-
-            if (message != NULL) {
-                message->barrier_result.name = core_say(core, "%s", name);
-                message->barrier_result.seq = seq;
-                message->barrier_result.end = end;
-                message->barrier_result.text = text;
-            }
-            begin = core_list_begin(core);
-        }
-        if (m == NULL || core->actions->count + 4 > CORE_ACTIONS_MAX)
-            return;
-        name = here;
+        at = m->barrier;
         seq = m->barrier_seq;
         if (end == CORE_BARRIER_RELEASED)
-            m->released_seq = m->barrier_seq;
+            m->released_seq = seq;
         core_list_add(core, m->conn);
         barrier_leave(core, m);
     }
+    message = core_send_list(core, begin, CORE_BARRIER_RESULT, job);
+    if (message != NULL) {
+        message->barrier_result.name = core_say(core, "%s", barrier_at(core, job, at)->name);
+        message->barrier_result.seq = seq;
+        message->barrier_result.end = end;
+        message->barrier_result.text = text;
+    }
+    return at != NOBODY;
+}
+
+/* Ends the wait of everybody of the kind at the slot (NOBODY: at any). In a healthy group all count alike, and it
+ * is one action; where there are too many different ones, a release goes on at the next tick. */
+static void end_wait(struct core *core, struct job *job, enum core_kind kind, uint32_t slot,
+                     enum core_barrier_end end, const char *text)
+{
+    bool more = true;
+
+    while (more && core->actions->count + 8 < CORE_ACTIONS_MAX)
+        more = end_alike(core, job, kind, slot, end, text);
+    if (end == CORE_BARRIER_RELEASED)
+        barrier_at(core, job, slot)->releasing = more && barrier_at(core, job, slot)->waiting > 0;
+}
+
+void barrier_tick(struct core *core, struct job *job)
+{
+    for (uint32_t i = 0; i < core->limits.barriers; i++)
+        if (barrier_at(core, job, i)->releasing) {
+            end_wait(core, job, CORE_WORKER, i, CORE_BARRIER_RELEASED, "");
+            end_wait(core, job, CORE_PARTICIPANT, i, CORE_BARRIER_RELEASED, "");
+        }
+}
+
+static bool any_releasing(struct core *core, const struct job *job)
+{
+    for (uint32_t i = 0; i < core->limits.barriers; i++)
+        if (barrier_at(core, job, i)->releasing)
+            return true;
+    return false;
 }
 
 /* "rank 0 on a waits in 'x' (main.c:12) since 1.2 s; ...", at most six of them. */
@@ -158,7 +180,7 @@ void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
     const struct member *first = NULL;
 
     group_of(job, kind, &size, &here, &left);
-    if (waiting == 0 || here < size)
+    if (waiting == 0 || here < size || any_releasing(core, job))
         return;
     for (struct member *m = member_first(core, job); kind == CORE_WORKER && m != NULL;
          m = member_next(core, m))

@@ -69,6 +69,7 @@ struct member {
 struct barrier {
     char name[CORE_NAME_BYTES];   /* "" = free */
     uint32_t waiting;             /* members that wait here */
+    bool releasing;               /* it is met; those who wait still are told at the next tick */
 };
 
 /* A node that lost members. */
@@ -237,6 +238,7 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
 void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message);
 void barrier_leave(struct core *core, struct member *m);
 void barrier_generation_ended(struct core *core, struct job *job);
+void barrier_tick(struct core *core, struct job *job);
 void barrier_entered(struct core *core, struct member *m, uint64_t generation);
 void barrier_plan_taken(struct core *core, struct job *job);
 void barrier_decide(struct core *core, struct job *job, enum core_kind kind);

@@ -406,6 +406,7 @@ void life_tick(struct core *core)
             continue;
         if (job->retry_us != 0 && core->now_us >= job->retry_us)
             generation_retry(core, job);
+        barrier_tick(core, job);
         tick_job(core, job);
         job_try(core, job);
         job_tell_waiting(core, job);

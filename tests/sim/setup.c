@@ -110,7 +110,7 @@ static void draw_puppets(struct sim *sim)
     setup->connect_timeout_ms = 60000;
     setup->wishes = 0;
     setup->kinds &= PUPPET_KINDS;
-    setup->rate_us = setup->kinds != 0 ? draw(sim, 1000000, 8000000) : 0;
+    setup->rate_us = setup->kinds != 0 ? draw(sim, 300000, 3000000) : 0;
 }
 
 void sim_setup_draw(struct sim *sim)

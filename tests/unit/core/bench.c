@@ -31,7 +31,8 @@ void bench_free(struct bench *b)
 
 /* ---- what came out of a step ---- */
 
-static void hear_more(const struct core_message *message, uint32_t number, struct bench_heard *heard)
+static void hear_more(const struct core_message *message, uint32_t number,
+                      struct bench_heard *heard)
 {
     const char *text = "";
     heard->rank = UINT32_MAX;
@@ -87,7 +88,7 @@ static void carry_out(struct bench *b, const struct core_action *action)
     if (action->type == CORE_ACTION_SEND) {
         hear(b, action);
     } else if (action->type == CORE_ACTION_CLOSE) {
-        b->closed |= 1u << action->conns[0];
+        b->closed |= UINT64_C(1) << (action->conns[0] % 64);
         b->members[action->conns[0]].number = 0;
     } else if (action->type == CORE_ACTION_PROBE) {
         assert_true(b->probe_count < BENCH_STORES);
@@ -167,7 +168,8 @@ core_conn bench_hello(struct bench *b, struct bench_hello hello)
         .fingerprint = hello.fingerprint != NULL ? hello.fingerprint : "isa=avx2\n",
         .program = "test", .pid = number, .min = hello.min, .max = hello.max,
         .rank_hint = hello.of > 0 ? hello.participant + 1 : hello.hint, .group_size = hello.of,
-        .roster = hello.roster, .roster_count = hello.roster_count, .plan = hello.plan, .applied = hello.applied};
+        .roster = hello.roster, .roster_count = hello.roster_count,
+        .plan = hello.plan, .applied = hello.applied};
     message.hello.member_id.byte[0] = (uint8_t)number;
     message.hello.secret.byte[0] = (uint8_t)(hello.secret != 0 ? hello.secret : number);
     b->members[conn] = (struct bench_member){number, false, CORE_PHASE_WAITING, hello.applied};

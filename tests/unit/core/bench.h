@@ -7,7 +7,7 @@
 #include "core/core.h"
 
 #define BENCH_HEARD   2048u
-#define BENCH_MEMBERS 32u
+#define BENCH_MEMBERS 100u
 #define BENCH_STORES  16u
 
 /* One message as one member heard it; copied, since the core's own does not outlive the step. */
@@ -60,7 +60,7 @@ struct bench {
     uint32_t held_count;
     uint64_t probes[BENCH_STORES]; /* asked for in the last step */
     uint32_t probe_count;
-    uint32_t closed;               /* bits of connections that the core closed */
+    uint64_t closed;               /* bits of connections that the core closed, of the first 64 */
     uint8_t record[512 * 1024];    /* newest that was stored */
     size_t record_bytes;
 };

@@ -95,6 +95,25 @@ static void a_mismatch_is_told_from_a_deadlock(void **state)
     bench_free(b);
 }
 
+/* Members of different age count differently: each is told its own number, over several ticks if need be. */
+static void different_numbers_are_all_released(void **state)
+{
+    struct bench *b = bench_new();
+    const uint32_t count = 80;
+    (void)state;
+    participants(b, count);
+    for (core_conn conn = 1; conn <= count; conn++) {
+        bench_barrier(b, conn, "epoch", 100 + conn);
+    }
+    bench_wait_ms(b, 500);
+    for (core_conn conn = 1; conn <= count; conn++) {
+        assert_int_equal(bench_times_told(b, conn, CORE_BARRIER_RESULT), 1);
+        assert_int_equal(ended(b, conn), CORE_BARRIER_RELEASED);
+        assert_int_equal(bench_told(b, conn, CORE_BARRIER_RESULT)->seq, 100 + conn);
+    }
+    bench_free(b);
+}
+
 static void one_that_left_is_not_waited_for(void **state)
 {
     struct bench *b = bench_new();
@@ -153,6 +172,7 @@ int main(void)
         cmocka_unit_test(entering_again_does_not_count_twice),
         cmocka_unit_test(a_deadlock_names_who_waits_where),
         cmocka_unit_test(a_mismatch_is_told_from_a_deadlock),
+        cmocka_unit_test(different_numbers_are_all_released),
         cmocka_unit_test(one_that_left_is_not_waited_for),
         cmocka_unit_test(the_end_of_a_generation_returns_those_who_wait),
         cmocka_unit_test(a_plan_that_all_have_not_entered_releases_nobody),

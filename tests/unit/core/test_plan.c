@@ -45,7 +45,8 @@ static void newcomers_that_come_together_join_together(void **state)
         spares[i] = bench_join(b, "n9", 2, 5);
     }
     for (uint32_t i = 0; i < 3; i++) {
-        bench_say(b, spares[i], (struct core_message){.type = CORE_READY, .generation = 1, .step = 1});
+        bench_say(b, spares[i],
+                  (struct core_message){.type = CORE_READY, .generation = 1, .step = 1});
     }
     bench_tick(b);
     assert_int_equal(bench_told(b, 1, CORE_GENERATION)->mode, CORE_PLAN);
