@@ -207,6 +207,49 @@ static void where_nothing_is_there_is_none(void **state)
     box_remove(folder);
 }
 
+/* A file of three chunks and a bit: the damage is told with the place of its chunk. */
+static void the_damaged_chunk_is_told(void **state)
+{
+    static const uint64_t chunk = 4u << 20;
+    const struct safetensors_tensor tensor = {.name = "x", .type = SAFETENSORS_U8, .dims = 1,
+                                              .shape = {3 * chunk}, .data = calloc(3, chunk)};
+    const struct ckpt_file file = {BOX_MODEL, &tensor, 1};
+    char folder[BOX_FOLDER_BYTES], path[160], words[64];
+    struct ckpt_meta meta;
+    struct ckpt_error error;
+    struct box_bytes bytes;
+    uint64_t total;
+
+    (void)state;
+    assert_non_null(tensor.data);
+    box_make(folder);
+    box_meta(2, 0, 0, &meta);
+    assert_int_equal(ckpt_save(folder, &meta, &file, 1, 0, &error), CKPT_OK);
+    path_of(folder, 2, BOX_MODEL, path);
+    bytes = box_slurp(path);
+    assert_int_equal(bytes.bytes, 3 * chunk + 4096);
+    for (uint64_t at = chunk - 1; at < bytes.bytes; at += chunk) {
+        uint64_t first = at / chunk * chunk, end = first + chunk;
+
+        (void)snprintf(words, sizeof words, "of bytes %llu to %llu", (unsigned long long)first,
+                       (unsigned long long)(end < bytes.bytes ? end : bytes.bytes));
+        bytes.data[at] ^= 1;
+        box_spit(path, bytes.data, bytes.bytes);
+        bytes.data[at] ^= 1;
+        path_of(folder, 2, "", path);
+        assert_int_equal(ckpt_verify(path, &meta, &total, &error), CKPT_FORMAT);
+        if (strstr(error.text, words) == NULL)
+            fail_msg("'%s' was said where '%s' was expected", error.text, words);
+        path_of(folder, 2, BOX_MODEL, path);
+    }
+    box_spit(path, bytes.data, bytes.bytes);
+    path_of(folder, 2, "", path);
+    assert_int_equal(ckpt_verify(path, &meta, &total, &error), CKPT_OK);
+    free(bytes.data);
+    free((void *)(uintptr_t)tensor.data);
+    box_remove(folder);
+}
+
 static void one_is_verified_by_its_path(void **state)
 {
     char folder[BOX_FOLDER_BYTES], path[160];
@@ -235,6 +278,7 @@ int main(void)
         cmocka_unit_test(a_disk_that_cannot_read_is_named),
         cmocka_unit_test(when_all_are_broken_each_is_named),
         cmocka_unit_test(where_nothing_is_there_is_none),
+        cmocka_unit_test(the_damaged_chunk_is_told),
         cmocka_unit_test(one_is_verified_by_its_path),
     };
 

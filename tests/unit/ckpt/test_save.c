@@ -238,24 +238,72 @@ static void several_may_save_one_step_at_once(void **state)
     box_remove(folder);
 }
 
+/* ---- refused -------------------------------------------------------------------------------- */
+
+/* Nothing is left of a save that says no. */
+static void refused(const char *folder, const struct ckpt_meta *meta, const struct ckpt_file *files,
+                    uint32_t count, enum ckpt_code code, const char *words)
+{
+    struct ckpt_error error = {CKPT_OK, ""};
+    enum ckpt_code got = ckpt_save(folder, meta, files, count, 3, &error);
+
+    if (got != code || strstr(error.text, words) == NULL)
+        fail_msg("code %d, '%s' was said where %d and '%s' were expected", got, error.text, code, words);
+    if (strlen(folder) < BOX_FOLDER_BYTES)
+        assert_int_equal(box_count(folder, "step-"), 0);
+}
+
+static void what_would_not_be_read_is_refused(void **state)
+{
+    static const float value = 1;
+    struct safetensors_tensor tensors[2] = {{.name = "a", .type = SAFETENSORS_F32, .data = &value},
+                                            {.name = "a", .type = SAFETENSORS_F32, .data = &value}};
+    struct ckpt_file files[CKPT_FILES_MAX + 1], twice = {"x", tensors, 2};
+    char folder[BOX_FOLDER_BYTES], name[65], deep[CKPT_PATH_BYTES];
+    struct ckpt_meta meta;
+
+    (void)state;
+    box_make(folder);
+    box_meta(1, 1, 0, &meta);
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    memset(deep, 'd', sizeof deep - 1);
+    deep[sizeof deep - 1] = '\0';
+    for (uint32_t i = 0; i <= CKPT_FILES_MAX; i++)
+        files[i] = (struct ckpt_file){"x", tensors, 1};
+    refused(folder, &meta, files, 0, CKPT_LIMIT, "0 files in a checkpoint");
+    refused(folder, &meta, files, CKPT_FILES_MAX + 1, CKPT_LIMIT, "65 files in a checkpoint");
+    refused(folder, &meta, &twice, 1, CKPT_FORMAT, "there already");
+    refused(deep, &meta, files, 1, CKPT_LIMIT, "the path is too long");
+    files[0].name = name;
+    refused(folder, &meta, files, 1, CKPT_LIMIT, "the name is too long");
+    files[0].name = "x";
+    meta.generation = UINT64_MAX;
+    refused(folder, &meta, files, 1, CKPT_FORMAT, "a value that JSON does not have");
+    box_remove(folder);
+}
+
 /* ---- interrupted anywhere ------------------------------------------------------------------- */
 
-/* Steps 1 and 2 stand, 2 with other content than comes now when `replaces`. */
-static void prepare(char folder[BOX_FOLDER_BYTES], bool replaces)
+/* Step 1 stands; and, but for ADDS, step 2 with other content than comes now. */
+enum standing { ADDS, REPLACES, REPLACES_IN_TWO };
+
+static void prepare(char folder[BOX_FOLDER_BYTES], enum standing standing)
 {
     box_make(folder);
     saved(folder, 1, 1, 0, 0);
-    if (replaces)
+    if (standing != ADDS)
         saved(folder, 2, 1, 9, 0);
 }
 
-static unsigned calls_of_a_save(bool replaces)
+static unsigned calls_of_a_save(enum standing standing)
 {
     char folder[BOX_FOLDER_BYTES];
     unsigned calls;
 
-    prepare(folder, replaces);
+    prepare(folder, standing);
     port_begin();
+    port.no_exchange = standing == REPLACES_IN_TWO;
     saved(folder, 2, 1, 0, 1);
     calls = port.calls;
     port_end();
@@ -263,9 +311,9 @@ static unsigned calls_of_a_save(bool replaces)
     return calls;
 }
 
-/* Call `at` of a save is refused, and with `on` all after it: the new one is there and whole, or the old ones
- * are; what was answered with OK is there. */
-static void interrupt(unsigned at, bool on, bool replaces)
+/* Call `at` of a save is refused, and with `on` all after it: the new one is there and whole, or the old ones are (in
+ * two steps: at least step 1 is); what was answered with OK is there. */
+static void interrupt(unsigned at, bool on, enum standing standing)
 {
     char folder[BOX_FOLDER_BYTES];
     struct ckpt_found found;
@@ -273,8 +321,9 @@ static void interrupt(unsigned at, bool on, bool replaces)
     enum ckpt_code code;
     bool fresh;
 
-    prepare(folder, replaces);
+    prepare(folder, standing);
     port_refuse(PORT_ANY, at, on, EIO);
+    port.no_exchange = standing == REPLACES_IN_TWO;
     code = box_save(folder, 2, 1, 0, 1, &error);
     port_end();
     if (ckpt_find(folder, &found, NULL, NULL, &why) != CKPT_OK)
@@ -282,8 +331,10 @@ static void interrupt(unsigned at, bool on, bool replaces)
     fresh = found.meta.step == 2 && found.meta.params_hash == 2000;
     if (fresh)
         box_expect(&found, 2, 0);
+    else if (standing == ADDS || (standing == REPLACES_IN_TWO && on && found.meta.step == 1))
+        box_expect(&found, 1, 0);
     else
-        box_expect(&found, replaces ? 2 : 1, replaces ? 9 : 0);
+        box_expect(&found, 2, 9);
     if (code == CKPT_OK && !fresh)
         fail_msg("call %u: OK, but it is not there", at);
     if (code != CKPT_OK && (code != CKPT_SYSTEM || strstr(error.text, strerror(EIO)) == NULL))
@@ -298,13 +349,13 @@ static void interrupt(unsigned at, bool on, bool replaces)
 static void interrupted_anywhere_it_is_whole_or_absent(void **state)
 {
     (void)state;
-    for (int replaces = 0; replaces < 2; replaces++) {
-        unsigned calls = calls_of_a_save(replaces != 0);
+    for (int standing = ADDS; standing <= REPLACES_IN_TWO; standing++) {
+        unsigned calls = calls_of_a_save((enum standing)standing);
 
         assert_true(calls > 30);
         for (unsigned at = 1; at <= calls; at++) {
-            interrupt(at, false, replaces != 0);
-            interrupt(at, true, replaces != 0);
+            interrupt(at, false, (enum standing)standing);
+            interrupt(at, true, (enum standing)standing);
         }
     }
 }
@@ -319,6 +370,7 @@ int main(void)
         cmocka_unit_test(a_ghost_is_refused),
         cmocka_unit_test(unfinished_ones_are_passed_over_and_swept),
         cmocka_unit_test(several_may_save_one_step_at_once),
+        cmocka_unit_test(what_would_not_be_read_is_refused),
         cmocka_unit_test(interrupted_anywhere_it_is_whole_or_absent),
     };
 

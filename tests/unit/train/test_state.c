@@ -149,6 +149,32 @@ static void the_hash_is_of_the_parameters(void **state)
     rig_close(rig);
 }
 
+/* More block hashes than one block of hashes holds: each of them counts. */
+static void the_hash_of_a_large_state_has_one_more_level(void **state)
+{
+    enum { BLOCKS = 20000 };
+    struct rig *rig = rig_open(0);
+    uint64_t *hashes = calloc(BLOCKS, sizeof *hashes), before;
+    struct state large = rig->state;
+
+    (void)state;
+    assert_non_null(hashes);
+    large.block_hashes = hashes;
+    large.block_count = BLOCKS;
+    for (uint64_t i = 0; i < BLOCKS; i++)
+        hashes[i] = i;
+    before = state_hash(&large, rig->stream);
+    for (uint64_t i = 0; i < BLOCKS; i += i + 331 < BLOCKS ? 331 : 1) {
+        hashes[i] ^= 1;
+        if (state_hash(&large, rig->stream) == before)
+            fail_msg("block %llu does not count", (unsigned long long)i);
+        hashes[i] ^= 1;
+    }
+    assert_true(state_hash(&large, rig->stream) == before);
+    free(hashes);
+    rig_close(rig);
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
 static void make_folder(char folder[FOLDER])
@@ -251,6 +277,7 @@ int main(void)
         cmocka_unit_test(any_order_of_blocks_gives_the_same_state),
         cmocka_unit_test(metrics_are_means_over_real_samples),
         cmocka_unit_test(the_hash_is_of_the_parameters),
+        cmocka_unit_test(the_hash_of_a_large_state_has_one_more_level),
         cmocka_unit_test(what_is_saved_is_loaded_again),
         cmocka_unit_test(tensors_that_are_not_the_models_are_named),
     };
