@@ -61,9 +61,10 @@ static ssize_t port_write(int fd, const void *bytes, size_t count)
                                                                                 : count);
 }
 
+/* Written down, and not done: no power fails here, and the tests would wait for the disk. */
 static int port_fsync(int fd)
 {
-    return refused(PORT_FSYNC, path_of(fd), "") ? -1 : real->fsync(fd);
+    return refused(PORT_FSYNC, path_of(fd), "") ? -1 : 0;
 }
 
 /* A descriptor is gone also when close fails. */

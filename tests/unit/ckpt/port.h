@@ -1,4 +1,5 @@
-/* The operating system as the library sees it, which writes down every call and refuses the one that was chosen. */
+/* The operating system as the library sees it, which writes down every call and refuses the one that was chosen. All
+ * others are carried out, but for fsync. */
 #ifndef TESTS_UNIT_CKPT_PORT_H
 #define TESTS_UNIT_CKPT_PORT_H
 

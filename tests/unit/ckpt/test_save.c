@@ -291,9 +291,11 @@ enum standing { ADDS, REPLACES, REPLACES_IN_TWO };
 static void prepare(char folder[BOX_FOLDER_BYTES], enum standing standing)
 {
     box_make(folder);
+    port_begin();
     saved(folder, 1, 1, 0, 0);
     if (standing != ADDS)
         saved(folder, 2, 1, 9, 0);
+    port_end();
 }
 
 static unsigned calls_of_a_save(enum standing standing)
@@ -339,7 +341,9 @@ static void interrupt(unsigned at, bool on, enum standing standing)
         fail_msg("call %u: OK, but it is not there", at);
     if (code != CKPT_OK && (code != CKPT_SYSTEM || strstr(error.text, strerror(EIO)) == NULL))
         fail_msg("call %u: code %d, %s", at, code, error.text);
+    port_begin();
     saved(folder, 3, 2, 0, 1); /* the next generation's save goes through, and tidies up */
+    port_end();
     expect_newest(folder, 3, 0);
     if (box_count(folder, "") != 3)
         fail_msg("call %u: something was left behind", at);
