@@ -159,6 +159,7 @@ static void test_convolutions(void **state)
     static const struct device_layer_spec shapes[] = {
         {DEVICE_CONV_RELU_POOL, 1, 1, 1, 4, 4, 0, 0},    {DEVICE_CONV_RELU_POOL, 3, 1, 5, 7, 9, 0, 0},
         {DEVICE_CONV_RELU_POOL, 2, 3, 17, 8, 5, 0, 0},   {DEVICE_CONV_RELU_POOL, 5, 16, 32, 13, 13, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 3, 1, 16, 7, 9, 0, 0},   {DEVICE_CONV_RELU_POOL, 2, 1, 48, 11, 6, 0, 0},
         {DEVICE_CONV_RELU_POOL, 2, 33, 16, 6, 11, 0, 0}, {DEVICE_CONV_RELU_POOL, 4, 1, 32, 28, 28, 0, 0},
     };
 

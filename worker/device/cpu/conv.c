@@ -33,6 +33,7 @@ struct conv {
     struct job load, load_back, read_in, forward, plain_out, from_plain, for_weights, back_weights,
         back_data, plain_weights, plain_din;
     int32_t *winner;          /* of each pooled value */
+    float *stem_weights;      /* [blocks][9][block], and as many gradients; NULL: not a stem */
     bool reads_plain;         /* src is plain_in itself (one input channel) */
     bool same_back;           /* forward and backward-data read the same weights */
 };
@@ -224,6 +225,73 @@ static void make_tensors(struct maker *m)
 #undef MAKE
 }
 
+/* ---- the first layer of grey pictures: stem.c ------------------------------------------------- */
+
+static uint32_t block_of(const struct device_layer *layer)
+{
+    return layer->stream->device->avx512 ? 16 : 8;
+}
+
+static struct stem stem_of(const struct device_layer *layer)
+{
+    const struct device_layer_spec *s = &layer->spec;
+
+    return (struct stem){s->batch, s->channels_out / block_of(layer), s->height, s->width};
+}
+
+/* False: out of memory. What is not a stem goes through the library. */
+static bool stem_new(struct device_layer *layer)
+{
+    const struct device_layer_spec *s = &layer->spec;
+
+    if (s->channels_in != 1 || s->channels_out % block_of(layer) != 0)
+        return true;
+    layer->conv->stem_weights =
+        aligned_alloc(DEVICE_ALIGN, (size_t)s->channels_out * 2 * 9 * sizeof(float) / DEVICE_ALIGN *
+                                            DEVICE_ALIGN + DEVICE_ALIGN);
+    return layer->conv->stem_weights != NULL;
+}
+
+/* [channels][9] to [blocks][9][block], or back. */
+static void stem_order(const struct device_layer *layer, float *plain, float *blocked, bool back)
+{
+    uint32_t block = block_of(layer);
+
+    for (uint32_t c = 0; c < layer->spec.channels_out; c++)
+        for (uint32_t t = 0; t < 9; t++) {
+            float *one = &plain[c * 9 + t];
+            float *other = &blocked[(c / block * 9 + t) * block + c % block];
+
+            *(back ? one : other) = *(back ? other : one);
+        }
+}
+
+static void stem_forward(struct device_layer *layer)
+{
+    struct conv *c = layer->conv;
+    struct stem s = stem_of(layer);
+
+    if (layer->stream->device->avx512)
+        stem16_forward(&s, c->src.data, c->stem_weights, c->bias.data, c->pooled.data, c->winner);
+    else
+        stem8_forward(&s, c->src.data, c->stem_weights, c->bias.data, c->pooled.data, c->winner);
+}
+
+static void stem_gradient(struct device_layer *layer, const float *dy)
+{
+    struct conv *c = layer->conv;
+    struct stem s = stem_of(layer);
+    float *gradient = c->stem_weights + (size_t)layer->spec.channels_out * 9;
+
+    if (layer->stream->device->avx512)
+        stem16_gradient(&s, c->src.data, dy, c->winner, gradient, c->dbias.data);
+    else
+        stem8_gradient(&s, c->src.data, dy, c->winner, gradient, c->dbias.data);
+    stem_order(layer, c->dweights_plain.data, gradient, true);
+}
+
+/* ---- all ------------------------------------------------------------------------------------- */
+
 enum device_status conv_new(struct device_layer *layer, struct device_error *error)
 {
     const struct device_layer_spec *s = &layer->spec;
@@ -256,7 +324,7 @@ enum device_status conv_new(struct device_layer *layer, struct device_error *err
                       : NULL;
     if (hint != NULL)
         (void)dnnl_primitive_desc_destroy(hint);
-    if (m.status == dnnl_success && m.c->winner != NULL)
+    if (m.status == dnnl_success && m.c->winner != NULL && stem_new(layer))
         return DEVICE_OK;
     error->status = DEVICE_LIBRARY;
     (void)snprintf(error->text, sizeof error->text, "oneDNN: status %d while a convolution was made",
@@ -274,6 +342,7 @@ void conv_free(struct conv *c)
     for (struct tensor *t = &c->src; t <= &c->ddst_weights; t++)
         tensor_release(t);
     free(c->winner);
+    free(c->stem_weights);
     free(c);
 }
 
@@ -292,12 +361,14 @@ void conv_load(struct device_layer *layer, const float *params)
     memcpy(c->bias.data, params + weight_count(layer), layer->spec.channels_out * sizeof(float));
     job_run(layer, &c->load);
     job_run(layer, &c->load_back);
+    if (c->stem_weights != NULL)
+        stem_order(layer, c->weights_plain.data, c->stem_weights, false);
 }
 
 /* Planes of one block of channels each. */
 static uint64_t planes_of(const struct device_layer *layer)
 {
-    uint32_t block = layer->stream->device->avx512 ? 16 : 8;
+    uint32_t block = block_of(layer);
 
     return (uint64_t)layer->spec.batch * ((layer->spec.channels_out + block - 1) / block);
 }
@@ -322,6 +393,10 @@ void conv_forward(struct device_layer *layer, const float *input)
     } else {
         memcpy(c->src.data, layer->below->conv->pooled.data,
                dnnl_memory_desc_get_size(&c->src.desc));
+    }
+    if (c->stem_weights != NULL) {
+        stem_forward(layer);
+        return;
     }
     job_run(layer, &c->forward);
     if (layer->stream->device->avx512)
@@ -352,19 +427,32 @@ static const float *pooled_gradient(struct device_layer *layer, const float *dou
     return c->dpooled.data;
 }
 
-void conv_backward(struct device_layer *layer, const float *doutput, float *dparams, bool want_input)
+/* The gradient before ReLU and maximum. */
+static void pool_backward(struct device_layer *layer, const float *dy)
 {
     uint32_t h = layer->spec.height - 2, w = layer->spec.width - 2;
-    const float *dy = pooled_gradient(layer, doutput);
     struct conv *c = layer->conv;
 
     if (layer->stream->device->avx512)
         pool16_backward(dy, c->winner, c->ddst.data, planes_of(layer), h, w);
     else
         pool8_backward(dy, c->winner, c->ddst.data, planes_of(layer), h, w);
-    job_run(layer, &c->for_weights);
-    job_run(layer, &c->back_weights);
-    job_run(layer, &c->plain_weights);
+}
+
+void conv_backward(struct device_layer *layer, const float *doutput, float *dparams, bool want_input)
+{
+    const float *dy = pooled_gradient(layer, doutput);
+    struct conv *c = layer->conv;
+
+    if (c->stem_weights == NULL || want_input)
+        pool_backward(layer, dy);
+    if (c->stem_weights != NULL) {
+        stem_gradient(layer, dy);
+    } else {
+        job_run(layer, &c->for_weights);
+        job_run(layer, &c->back_weights);
+        job_run(layer, &c->plain_weights);
+    }
     memcpy(dparams, c->dweights_plain.data, weight_count(layer) * sizeof(float));
     memcpy(dparams + weight_count(layer), c->dbias.data, layer->spec.channels_out * sizeof(float));
     if (want_input)

@@ -68,4 +68,20 @@ void pool16_forward(const float *x, float *y, int32_t *winner, uint64_t planes, 
 void pool16_backward(const float *dy, const int32_t *winner, float *dx, uint64_t planes, uint32_t h,
                      uint32_t w);
 
+/* stem.c, once for each width: the first convolution of grey pictures with ReLU and 2x2 maximum. Channels stand in
+ * blocks; x [batch][height][width], weights [blocks][9][BLOCK], bias [blocks][BLOCK], y, dy and winner (as above)
+ * [batch][blocks][(height-2)/2][(width-2)/2][BLOCK]. Gradients are written, not added to. */
+struct stem {
+    uint32_t batch, blocks, height, width; /* of the input, in pixels */
+};
+
+void stem8_forward(const struct stem *s, const float *x, const float *weights, const float *bias,
+                   float *y, int32_t *winner);
+void stem8_gradient(const struct stem *s, const float *x, const float *dy, const int32_t *winner,
+                    float *dweights, float *dbias);
+void stem16_forward(const struct stem *s, const float *x, const float *weights, const float *bias,
+                    float *y, int32_t *winner);
+void stem16_gradient(const struct stem *s, const float *x, const float *dy, const int32_t *winner,
+                     float *dweights, float *dbias);
+
 #endif

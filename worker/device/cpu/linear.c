@@ -1,5 +1,6 @@
 /* y = x W^T + b by oneDNN's single-precision matrix product on plain layouts: weights are read and their
- * gradient is written in the canonical layout, without a copy. */
+ * gradient is written in the canonical layout, without a copy. Forward makes y^T = W x^T: the library copies
+ * what it reads transposed, and x is much smaller than W. */
 #include "cpu.h"
 
 #include <stdlib.h>
@@ -9,6 +10,7 @@ struct linear {
     const float *params;  /* the caller's, valid until the next load */
     const float *input;   /* plain; the caller's or the layer's below */
     float *output;        /* [batch][outputs] */
+    float *across;        /* [outputs][batch]: y^T before bias and ReLU */
     float *dy;            /* gradient before the ReLU */
     float *dinput;        /* [batch][inputs] */
 };
@@ -31,10 +33,11 @@ enum device_status linear_new(struct device_layer *layer, struct device_error *e
     layer->linear = l;
     if (l != NULL) {
         l->output = floats((size_t)s->batch * s->outputs);
+        l->across = floats((size_t)s->batch * s->outputs);
         l->dy = floats((size_t)s->batch * s->outputs);
         l->dinput = floats((size_t)s->batch * s->inputs);
     }
-    if (l == NULL || l->output == NULL || l->dy == NULL || l->dinput == NULL) {
+    if (l == NULL || l->output == NULL || l->across == NULL || l->dy == NULL || l->dinput == NULL) {
         error->status = DEVICE_MEMORY;
         return DEVICE_MEMORY;
     }
@@ -46,6 +49,7 @@ void linear_free(struct linear *l)
     if (l == NULL)
         return;
     free(l->output);
+    free(l->across);
     free(l->dy);
     free(l->dinput);
     free(l);
@@ -67,8 +71,12 @@ void linear_forward(struct device_layer *layer, const float *input)
     struct linear *l = layer->linear;
 
     l->input = layer->below != NULL ? output_of(layer->below) : input;
-    (void)dnnl_sgemm('N', 'T', s->batch, s->outputs, s->inputs, 1.0f, l->input, s->inputs,
-                     l->params, s->inputs, 0.0f, l->output, s->outputs);
+    (void)dnnl_sgemm('N', 'T', s->outputs, s->batch, s->inputs, 1.0f, l->params, s->inputs,
+                     l->input, s->inputs, 0.0f, l->across, s->batch);
+    for (uint32_t row = 0; row < s->batch; row++)
+        for (uint32_t column = 0; column < s->outputs; column++)
+            l->output[(size_t)row * s->outputs + column] =
+                l->across[(size_t)column * s->batch + row];
     flat_bias_relu(l->output, l->params + (size_t)s->inputs * s->outputs, s->batch, s->outputs,
                    s->kind == DEVICE_LINEAR_RELU);
 }
