@@ -25,12 +25,13 @@ class Rows:
         row["ratio"] = None
         if row["peer"]:
             row["ratio"] = row["ours"] / row["peer"] if at_least else row["peer"] / row["ours"]
-        judged = row["ratio"] if row["peer"] else row["ours"]
         row["met"] = None
-        if goal is not None and judged is not None:
-            row["met"] = judged >= goal if at_least or row["peer"] else judged <= goal
+        if goal is not None and not peer_name:
+            row["met"] = row["ours"] >= goal if at_least else row["ours"] <= goal
+        elif goal is not None and row["peer"]:
+            row["met"] = row["ratio"] >= goal
         self.rows.append(row)
-        self.show(row, "x" if row["peer"] else (">= " if at_least else "<= "))
+        self.show(row, "x" if peer_name else (">= " if at_least else "<= "))
         return row
 
     def show(self, row, sense):
