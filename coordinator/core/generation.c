@@ -234,6 +234,8 @@ static void stored_form(struct core *core, struct job *job)
     job->plan_number = 0;
     job->all_entered = false;
     job->rendezvous_us = core->now_us - (job->over_us != 0 ? job->over_us : job->first_us);
+    job->rendezvous_us -= job->push_us < job->rendezvous_us ? job->push_us : 0;
+    job->connect_us = job->state_us = job->recompute_us = 0;
     job_set_state(core, job, CORE_JOB_RUNNING);
     job_reason(core, job, CORE_INFO,
                core_say(core, "generation %llu of %u formed at step %llu%s%s",
@@ -393,6 +395,7 @@ void generation_over(struct core *core, struct job *job, const char *reason, uin
         core_list_add(core, m->conn);
     }
     job->over_us = core->now_us;
+    job->push_us = 0;
     job->detect_us = detect_us;
     job->recovering = true;
     job_set_state(core, job, CORE_JOB_REGROUPING);
@@ -473,6 +476,8 @@ void on_report(struct core *core, struct member *m, const struct core_message *m
             memcpy(m->owned, report->owned, m->owned_bytes);
         member_owed(m, MEMBER_FROZEN);
     }
+    if (job->state == CORE_JOB_REGROUPING && job->over_us != 0)
+        job->push_us = core->now_us - job->over_us; /* until the last of them was told and has stopped */
     if (job->state == CORE_JOB_RUNNING && !(job->plan_number != 0 && job->plan_pause))
         generation_over(core, job, core_say(core, "%s is frozen", core_member_name(core, m)), 0);
     job_try(core, job);
@@ -488,6 +493,12 @@ static bool everybody_entered(const struct core *core, const struct job *job, bo
     return true;
 }
 
+static void take_longest(uint64_t *us, uint64_t of_one_us)
+{
+    if (of_one_us > *us)
+        *us = of_one_us;
+}
+
 void on_entered(struct core *core, struct member *m, const struct core_message *message)
 {
     struct job *job = &core->jobs[m->job];
@@ -498,8 +509,9 @@ void on_entered(struct core *core, struct member *m, const struct core_message *
     m->applied = message->step;
     m->phase = CORE_PHASE_COMPUTE;
     m->phase_us = core->now_us;
-    job->connect_us = message->entered.connect_us;
-    job->state_us = message->entered.state_us;
+    take_longest(&job->connect_us, message->entered.connect_us);
+    take_longest(&job->state_us, message->entered.state_us);
+    take_longest(&job->recompute_us, message->entered.recompute_us);
     if (job->state != CORE_JOB_RUNNING)
         return;
     if (job->plan_number != 0 && everybody_entered(core, job, true)) {

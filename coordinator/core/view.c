@@ -143,6 +143,7 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     view->rendezvous_us = job->rendezvous_us;
     view->connect_us = job->connect_us;
     view->state_us = job->state_us;
+    view->recompute_us = job->recompute_us;
     view->waiting_since_ms = waits ? (core->now_us - job->changed_us) / 1000 : 0;
     view->store_failing = job->retry_us != 0;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))

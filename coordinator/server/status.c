@@ -1,7 +1,7 @@
 #include "server/status.h"
 
 #include <jansson.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,25 +26,40 @@ static json_t *member_json(const struct core_member_view *view)
     return member;
 }
 
+/* JSON has no word for what is not a number: null. */
+static json_t *finite_json(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *recovery_json(const struct core_job_view *view)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "detect_us", (json_int_t)view->detect_us,
+                     "push_us", (json_int_t)view->push_us, "rendezvous_us",
+                     (json_int_t)view->rendezvous_us, "connect_us", (json_int_t)view->connect_us,
+                     "state_us", (json_int_t)view->state_us, "recompute_us",
+                     (json_int_t)view->recompute_us);
+}
+
 static json_t *job_json(const struct core *core, uint32_t index, const struct core_job_view *view)
 {
     struct core_member_view member;
     json_t *members = json_array();
     json_t *job = json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:f, s:f, s:I, s:I, s:b}", "name", view->name,
-        "state", view->state, "reason", view->reason, "generation", (json_int_t)view->generation,
-        "step", (json_int_t)view->step, "world", (int)view->world, "min", (int)view->min, "max",
-        (int)view->max, "loss", (double)view->loss, "samples_per_s", (double)view->samples_per_s,
-        "recoveries", (json_int_t)view->recoveries, "waiting_ms",
+        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:b}", "name", view->name, "state",
+        view->state, "reason", view->reason, "generation", (json_int_t)view->generation, "step",
+        (json_int_t)view->step, "world", (int)view->world, "min", (int)view->min, "max",
+        (int)view->max, "recoveries", (json_int_t)view->recoveries, "waiting_ms",
         (json_int_t)view->waiting_since_ms, "store_failing", (int)view->store_failing);
 
-    if (job == NULL || members == NULL)
+    if (job == NULL || members == NULL) {
+        json_decref(job);
+        json_decref(members);
         return NULL;
-    json_object_set_new(job, "last_recovery",
-                        json_pack("{s:I, s:I, s:I, s:I}", "detect_us", (json_int_t)view->detect_us,
-                                  "rendezvous_us", (json_int_t)view->rendezvous_us, "connect_us",
-                                  (json_int_t)view->connect_us, "state_us",
-                                  (json_int_t)view->state_us));
+    }
+    json_object_set_new(job, "loss", finite_json((double)view->loss));
+    json_object_set_new(job, "samples_per_s", finite_json((double)view->samples_per_s));
+    json_object_set_new(job, "last_recovery", recovery_json(view));
     for (uint32_t i = 0; core_view_member(core, index, i, &member); i++)
         json_array_append_new(members, member_json(&member));
     json_object_set_new(job, "members", members);
@@ -73,14 +88,32 @@ static void metric(FILE *out, const char *name, const char *type, const char *he
     (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
+/* The value of a label: backslash, quote and newline have their escapes, as in the Prometheus text format. */
+static void print_label(FILE *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '\\' || *text == '"')
+            (void)fputc('\\', out);
+        (void)fputs(*text == '\n' ? "\\n" : (char[]){*text, '\0'}, out);
+    }
+}
+
 static void job_metric(const struct core *core, FILE *out, const char *name, const char *type,
                        const char *help, double (*value)(const struct core_job_view *))
 {
     struct core_job_view view;
 
     metric(out, name, type, help);
-    for (uint32_t i = 0; core_view_job(core, i, &view); i++)
-        (void)fprintf(out, "%s{job=\"%s\"} %.9g\n", name, view.name, value(&view));
+    for (uint32_t i = 0; core_view_job(core, i, &view); i++) {
+        double now = value(&view);
+
+        (void)fprintf(out, "%s{job=\"", name);
+        print_label(out, view.name);
+        if (isfinite(now))
+            (void)fprintf(out, "\"} %.9g\n", now);
+        else
+            (void)fprintf(out, "\"} %s\n", isnan(now) ? "NaN" : now > 0 ? "+Inf" : "-Inf");
+    }
 }
 
 static double world_of(const struct core_job_view *v) { return v->world; }
@@ -91,6 +124,9 @@ static double loss_of(const struct core_job_view *v) { return (double)v->loss; }
 static double samples_of(const struct core_job_view *v) { return (double)v->samples_per_s; }
 static double detect_of(const struct core_job_view *v) { return (double)v->detect_us / 1e6; }
 static double rendezvous_of(const struct core_job_view *v) { return (double)v->rendezvous_us / 1e6; }
+static double push_of(const struct core_job_view *v) { return (double)v->push_us / 1e6; }
+static double state_of(const struct core_job_view *v) { return (double)v->state_us / 1e6; }
+static double recompute_of(const struct core_job_view *v) { return (double)v->recompute_us / 1e6; }
 static double connect_of(const struct core_job_view *v) { return (double)v->connect_us / 1e6; }
 
 static void metrics_text(const struct core *core, const struct conn_counters *counters,
@@ -111,10 +147,16 @@ static void metrics_text(const struct core *core, const struct conn_counters *co
     job_metric(core, out, "muster_samples_per_second", "gauge", "of rank 0", samples_of);
     job_metric(core, out, "muster_last_detect_seconds", "gauge",
                "last recovery: silence until it was noticed", detect_of);
+    job_metric(core, out, "muster_last_push_seconds", "gauge",
+               "last recovery: until all survivors had been told and had stopped", push_of);
     job_metric(core, out, "muster_last_rendezvous_seconds", "gauge",
-               "last recovery: from the push to the next generation", rendezvous_of);
+               "last recovery: from there to the next generation", rendezvous_of);
     job_metric(core, out, "muster_last_connect_seconds", "gauge",
                "last recovery: data plane connected", connect_of);
+    job_metric(core, out, "muster_last_state_seconds", "gauge",
+               "last recovery: state copied to who lacked it", state_of);
+    job_metric(core, out, "muster_last_recompute_seconds", "gauge",
+               "last recovery: lost shards computed again", recompute_of);
     metric(out, "muster_connections", "gauge", "open connections");
     (void)fprintf(out, "muster_connections %llu\n", (unsigned long long)counters->open);
     metric(out, "muster_frames_received_total", "counter", "control frames read");

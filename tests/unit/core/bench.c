@@ -160,7 +160,7 @@ core_conn bench_hello(struct bench *b, struct bench_hello hello)
                                    .step = hello.applied};
     assert_true(conn < BENCH_MEMBERS);
     message.hello = (struct core_hello){
-        .version_min = 1, .version_max = 1, .job = "mnist",
+        .version_min = 1, .version_max = 1, .job = hello.job != NULL ? hello.job : "mnist",
         .kind = hello.of > 0 ? CORE_PARTICIPANT : CORE_WORKER,
         .attach = hello.attach != 0 ? hello.attach : CORE_ATTACH_JOIN,
         .node = hello.node, .host = hello.node, .data_address = "127.0.0.1:9",

@@ -34,6 +34,7 @@ struct bench_member {
 /* What the next member says in its HELLO. */
 struct bench_hello {
     const char *node;
+    const char *job;               /* NULL = "mnist" */
     uint32_t number, secret;       /* identity; 0 = taken from the connection */
     uint32_t min, max, hint;
     enum core_attach attach;       /* 0 = JOIN */
