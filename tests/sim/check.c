@@ -142,39 +142,53 @@ static void check_fresh(struct sim *sim, uint32_t slot, uint64_t lease_us, const
     }
 }
 
-/* 8: every member that an OVER names, and that lives, and whose connection stands here. */
+/* When something last came over it: read by the coordinator, or waiting to be read. */
+static uint64_t arrived_us(struct sim *sim, uint32_t index)
+{
+    const struct sim_conn *conn = &sim->net.conns[index];
+    const struct sim_pipe *pipe = &conn->pipe[SIM_END_MEMBER];
+    const struct sim_packet *packet = pipe->first;
+    uint64_t last_us = conn->heard_us;
+    if (pipe->armed_us == 0 || pipe->armed_us > sim->now_us ||
+        sim_net_shut_until_us(sim, conn->hosts[SIM_END_MEMBER], 0, SIM_CONTROL) != 0) {
+        return last_us; /* nothing waits for the process; what is due is still on its way */
+    }
+    for (; packet != NULL && packet->due_us <= sim->now_us; packet = packet->next) {
+        last_us = packet->due_us > last_us ? packet->due_us : last_us;
+    }
+    return last_us;
+}
+
+/* 8: one that is told that it was silent too long, over a connection that stands. */
+static void check_evicted(struct sim *sim, uint32_t conn, const struct wire_message *message)
+{
+    uint64_t lease_us = (uint64_t)sim->coord.times.beat_ms * sim->coord.times.lost_beats * 1000;
+    uint64_t silent_us = sim->now_us - arrived_us(sim, conn);
+    if (strstr(message->refused.text, "silent") != NULL && sim->net.conns[conn].heard_us != 0 &&
+        silent_us + 1000 < lease_us) {
+        sim_fail(sim,
+                 "worker %u is evicted (%s), but its connection stands and something came over it "
+                 "%" PRIu64 " ms ago; its lease is %" PRIu64 " ms",
+                 sim->net.conns[conn].member, message->refused.text, silent_us / 1000,
+                 lease_us / 1000);
+    }
+}
+
+/* 8: every member that an OVER names as silent had time to come back. */
 static void check_over(struct sim *sim, const struct wire_message *message)
 {
     uint64_t lease_us = (uint64_t)sim->coord.times.beat_ms * sim->coord.times.lost_beats * 1000;
     sim->check.lost_told += message->over.lost_count;
-    if (strstr(message->over.reason, "silent") == NULL) {
-        return;
-    }
     for (uint32_t i = 0; i < message->over.lost_count; i++) {
         uint32_t slot = sim_member_slot(sim, message->over.lost[i].bytes);
-        uint32_t conn = slot == SIM_NO_SLOT ? SIM_NO_CONN : sim->members[slot].conn;
-        if (slot != SIM_NO_SLOT) {
+        if (slot != SIM_NO_SLOT && strstr(message->over.reason, "silent") != NULL) {
             check_fresh(sim, slot, lease_us, message->over.reason);
-        }
-        if (conn == SIM_NO_CONN || !sim->net.conns[conn].open[SIM_END_COORD] ||
-            sim->net.conns[conn].heard_us == 0 ||
-            sim->members[slot].lost_checked == sim->net.conns[conn].opened_us) {
-            continue;
-        }
-        sim->members[slot].lost_checked = sim->net.conns[conn].opened_us;
-        uint64_t silent_us = sim->now_us - sim->net.conns[conn].heard_us;
-        if (silent_us + 1000 < lease_us) {
-            sim_fail(sim,
-                     "worker %u is declared lost (%s), but its connection stands and it was heard "
-                     "%" PRIu64 " ms ago; its lease is %" PRIu64 " ms",
-                     slot, message->over.reason, silent_us / 1000, lease_us / 1000);
         }
     }
 }
 
 void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *message)
 {
-    (void)conn;
     switch (message->header.type) {
     case FRAME_GENERATION:
         check_generation(sim, message);
@@ -186,6 +200,7 @@ void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *m
         sim->check.done_told = sim->check.done_once = true;
         break;
     case FRAME_REFUSED:
+        check_evicted(sim, conn, message);
         sim->check.done_told |= message->refused.why == WIRE_REFUSAL_DONE;
         sim->check.done_once |= sim->check.done_told;
         sim->check.job_failed |= message->refused.why == WIRE_REFUSAL_FAILED;

@@ -55,7 +55,6 @@ struct sim_member {
     bool stop_asked;          /* SIGTERM */
     uint32_t impostor_of;     /* 1 + member whose identity it claims; 0 = none */
     bool impersonated;        /* somebody came with its identity while it lived */
-    uint64_t lost_checked;    /* opened_us of the connection that check 8 looked at last */
     uint32_t attached_to;     /* births of the coordinator that it said HELLO to last */
 };
 

@@ -465,7 +465,7 @@ static void frame_arrives(struct sim *sim, uint32_t from, uint32_t to,
         if (frame->value[1] == end->key) { /* else a stranger: it never gets ready */
             peer_ready(sim, to, from, (uint32_t)frame->value[0]);
         }
-    } else if (peer_of(sim, to, from)->ready) {
+    } else if (peer_of(sim, to, from)->ready || !current) {
         sim_worker_frame(sim, to, from, frame, parcel->cells);
     }
 }

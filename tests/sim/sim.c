@@ -284,7 +284,9 @@ static void world_begin(struct sim *sim)
         sim->workers = calloc(sim->member_count, sizeof *sim->workers);
         SIM_REQUIRE(sim->workers != NULL);
         sim_mesh_init(sim, sim->member_count);
+        sim->mesh.stale = sim->options->bug == SIM_BUG_STALE_FRAMES;
     }
+    sim->store.lies = sim->options->bug == SIM_BUG_EARLY_PROMISE;
     uint32_t latency_us = sim->net.latency_us, jitter_us = sim->net.jitter_us;
     SIM_REQUIRE(sim->setup.hosts < SIM_HOSTS_MAX);
     sim_net_init(sim, sim->setup.hosts + 1, 4 * sim->member_count + 64);
