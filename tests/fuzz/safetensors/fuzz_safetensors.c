@@ -1,12 +1,12 @@
 /* Fuzz target over the header of a safetensors file, which may come from anybody.
  *
- * The first four bytes are the size of the data behind the header (little endian), the rest is the header.
- * Properties: nothing crashes; what is refused is refused as a broken format, with a sentence that names the file;
- * what is accepted has no hole, no overlap, no name twice and sizes as its shapes say; and written anew by our own
- * writer it is read as the same tensors.
+ * The first four bytes are the size of the data behind the header (little endian), the rest is the
+ * header. Properties: nothing crashes; what is refused is refused as a broken format, with a
+ * sentence that names the file; what is accepted has no hole, no overlap, no name twice and sizes
+ * as its shapes say; and written anew by our own writer it is read as the same tensors.
  *
- * Built by clang with -fsanitize=fuzzer (-DMUSTER_FUZZ=ON), and by every compiler with ../proto/replay.c,
- * which runs the corpus as an ordinary test. */
+ * Built by clang with -fsanitize=fuzzer (-DMUSTER_FUZZ=ON), and by every compiler with
+ * ../proto/replay.c, which runs the corpus as an ordinary test. */
 #include "ckpt/safetensors.h"
 
 #include <stdio.h>
@@ -67,7 +67,8 @@ static void check_round_trip(const struct safetensors *file, uint64_t data_bytes
     char *header = NULL;
 
     require(order != NULL);
-    require(safetensors_header(file->tensors, file->count, &header, &bytes, order, &error) == CKPT_OK);
+    require(safetensors_header(file->tensors, file->count, &header, &bytes, order, &error) ==
+            CKPT_OK);
     require(bytes % 4096 == 0);
     require(parse(header + 8, bytes - 8, data_bytes, &again, &error) == CKPT_OK);
     require(again.count == file->count);

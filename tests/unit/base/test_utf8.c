@@ -43,21 +43,23 @@ static void nothing_else_is_a_form(void **state)
         const unsigned char bytes[4] = {(unsigned char)(all >> 16), (unsigned char)(all >> 8),
                                         (unsigned char)all, '\0'};
         size_t length = utf8_length((const char *)bytes);
-        uint32_t code = length == 1   ? bytes[0]
-                        : length == 2 ? (bytes[0] & 31u) << 6 | (bytes[1] & 63u)
-                                      : (bytes[0] & 15u) << 12 | (bytes[1] & 63u) << 6 | (bytes[2] & 63u);
+        uint32_t code = length == 1 ? bytes[0]
+                        : length == 2
+                            ? (bytes[0] & 31u) << 6 | (bytes[1] & 63u)
+                            : (bytes[0] & 15u) << 12 | (bytes[1] & 63u) << 6 | (bytes[2] & 63u);
         unsigned char again[5];
 
-        if (length > 0 && (length > 3 || encode(code, again) != length ||
-                           memcmp(again, bytes, length) != 0))
+        if (length > 0 &&
+            (length > 3 || encode(code, again) != length || memcmp(again, bytes, length) != 0))
             fail_msg("%06x was taken for %zu bytes", all, length);
     }
 }
 
 static void text_that_ends_early_is_not_read_beyond_its_end(void **state)
 {
-    static const char *const cut[] = {"\xc3", "\xe2\x82", "\xe2", "\xf0\x9f\x98", "\xf0\x9f", "\xf0",
-                                      "\x80", "\xff", "\xc0\xaf", "\xf8\x88\x80\x80\x80"};
+    static const char *const cut[] = {
+        "\xc3", "\xe2\x82", "\xe2", "\xf0\x9f\x98", "\xf0\x9f",
+        "\xf0", "\x80",     "\xff", "\xc0\xaf",     "\xf8\x88\x80\x80\x80"};
 
     (void)state;
     for (size_t i = 0; i < sizeof cut / sizeof cut[0]; i++) {

@@ -1,4 +1,5 @@
-/* A temporary folder, files in it, and small checkpoints whose values are a function of their step. */
+/* A temporary folder, files in it, and small checkpoints whose values are a function of their step.
+ */
 #ifndef TESTS_UNIT_CKPT_BOX_H
 #define TESTS_UNIT_CKPT_BOX_H
 
@@ -12,7 +13,7 @@
 
 /* Bytes of a file. */
 struct box_bytes {
-    char *data;  /* owned */
+    char *data;   /* owned */
     size_t bytes; /* of data */
 };
 

@@ -57,8 +57,8 @@ static ssize_t port_write(int fd, const void *bytes, size_t count)
 {
     if (refused(PORT_WRITE, path_of(fd), ""))
         return -1;
-    return real->write(fd, bytes, port.write_max != 0 && count > port.write_max ? port.write_max
-                                                                                : count);
+    return real->write(fd, bytes,
+                       port.write_max != 0 && count > port.write_max ? port.write_max : count);
 }
 
 /* Written down, and not done: no power fails here, and the tests would wait for the disk. */

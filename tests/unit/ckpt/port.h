@@ -1,5 +1,5 @@
-/* The operating system as the library sees it, which writes down every call and refuses the one that was chosen. All
- * others are carried out, but for fsync. */
+/* The operating system as the library sees it, which writes down every call and refuses the one
+ * that was chosen. All others are carried out, but for fsync. */
 #ifndef TESTS_UNIT_CKPT_PORT_H
 #define TESTS_UNIT_CKPT_PORT_H
 
@@ -30,14 +30,14 @@ struct port_row {
 };
 
 struct port {
-    enum port_call refuse; /* which calls are counted for the refusal */
-    unsigned refuse_at;    /* the how manieth of them is refused, from 1; 0 = none */
-    bool refuse_on;        /* and all calls after it too, as when the machine stops */
-    int with;              /* errno of the refusal */
-    size_t write_max;      /* bytes that one write takes; 0 = all */
-    bool no_exchange;      /* a file system that cannot exchange two names */
-    unsigned calls;        /* out: counted so far */
-    unsigned log_count;    /* out */
+    enum port_call refuse;             /* which calls are counted for the refusal */
+    unsigned refuse_at;                /* the how manieth of them is refused, from 1; 0 = none */
+    bool refuse_on;                    /* and all calls after it too, as when the machine stops */
+    int with;                          /* errno of the refusal */
+    size_t write_max;                  /* bytes that one write takes; 0 = all */
+    bool no_exchange;                  /* a file system that cannot exchange two names */
+    unsigned calls;                    /* out: counted so far */
+    unsigned log_count;                /* out */
     struct port_row log[PORT_LOG_MAX]; /* out */
 };
 

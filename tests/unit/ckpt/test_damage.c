@@ -1,4 +1,5 @@
-/* Damage on disk: found wherever it is, told with folder, file and reason, and the older checkpoint used. */
+/* Damage on disk: found wherever it is, told with folder, file and reason, and the older checkpoint
+ * used. */
 #include "unit/ckpt/box.h"
 #include "unit/ckpt/port.h"
 
@@ -47,7 +48,8 @@ static void path_of(const char *folder, uint64_t step, const char *file, char pa
 }
 
 /* Step 1 is found; step 2 was passed over, and the reason names `file`. */
-static void expect_passed(const char *folder, const char *file, const char *words, const char *where)
+static void expect_passed(const char *folder, const char *file, const char *words,
+                          const char *where)
 {
     struct passed passed = {0, {.step = 0}};
     struct ckpt_found found;
@@ -132,8 +134,8 @@ static void files_that_are_missing_swapped_or_no_files_are_found(void **state)
         assert_int_equal(unlink(path), 0);
         path_of(folder, 1, files[i], other);
         assert_int_equal(link(other, path), 0);
-        expect_passed(folder, i < 2 ? files[i] : "", i < 2 ? "damaged" : "its manifest is of step 1",
-                      "of another step");
+        expect_passed(folder, i < 2 ? files[i] : "",
+                      i < 2 ? "damaged" : "its manifest is of step 1", "of another step");
         box_remove(folder);
     }
 }
@@ -211,8 +213,11 @@ static void where_nothing_is_there_is_none(void **state)
 static void the_damaged_chunk_is_told(void **state)
 {
     static const uint64_t chunk = 4u << 20;
-    const struct safetensors_tensor tensor = {.name = "x", .type = SAFETENSORS_U8, .dims = 1,
-                                              .shape = {3 * chunk}, .data = calloc(3, chunk)};
+    const struct safetensors_tensor tensor = {.name = "x",
+                                              .type = SAFETENSORS_U8,
+                                              .dims = 1,
+                                              .shape = {3 * chunk},
+                                              .data = calloc(3, chunk)};
     const struct ckpt_file file = {BOX_MODEL, &tensor, 1};
     char folder[BOX_FOLDER_BYTES], path[160], words[64];
     struct ckpt_meta meta;

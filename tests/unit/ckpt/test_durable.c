@@ -1,4 +1,5 @@
-/* The one function that makes bytes durable: its order, the step that failed by name, nothing left behind. */
+/* The one function that makes bytes durable: its order, the step that failed by name, nothing left
+ * behind. */
 #include "ckpt/durable.h"
 #include "unit/ckpt/box.h"
 #include "unit/ckpt/port.h"
@@ -54,9 +55,9 @@ static void the_order_is_write_sync_rename_sync(void **state)
     static const struct {
         enum port_call call;
         const char *path;
-    } order[] = {{PORT_OPEN, "/.x.tmp"},  {PORT_WRITE, "/.x.tmp"},  {PORT_WRITE, "/.x.tmp"},
-                 {PORT_FSYNC, "/.x.tmp"}, {PORT_CLOSE, "/.x.tmp"},  {PORT_RENAME, "/.x.tmp"},
-                 {PORT_OPEN, ""},         {PORT_FSYNC, ""},         {PORT_CLOSE, ""}};
+    } order[] = {{PORT_OPEN, "/.x.tmp"},  {PORT_WRITE, "/.x.tmp"}, {PORT_WRITE, "/.x.tmp"},
+                 {PORT_FSYNC, "/.x.tmp"}, {PORT_CLOSE, "/.x.tmp"}, {PORT_RENAME, "/.x.tmp"},
+                 {PORT_OPEN, ""},         {PORT_FSYNC, ""},        {PORT_CLOSE, ""}};
     char folder[BOX_FOLDER_BYTES], path[128];
     struct ckpt_error error;
 

@@ -1,4 +1,5 @@
-/* safetensors files on disk: what is refused before memory is asked for, what is read, and what is not a file. */
+/* safetensors files on disk: what is refused before memory is asked for, what is read, and what is
+ * not a file. */
 #include "ckpt/safetensors.h"
 #include "unit/ckpt/box.h"
 

@@ -1,5 +1,5 @@
-/* Headers of safetensors files: every rule broken once is refused with its own words; limits; the bytes that are
- * written are read again; changed and cut headers never do harm. */
+/* Headers of safetensors files: every rule broken once is refused with its own words; limits; the
+ * bytes that are written are read again; changed and cut headers never do harm. */
 #include "ckpt/safetensors.h"
 #include "unit/ckpt/box.h"
 
@@ -38,7 +38,8 @@ static void refused(const char *text, size_t length, uint64_t data_bytes, const 
     struct ckpt_error error;
     enum ckpt_code code = parse(text, length, data_bytes, &file, &error);
 
-    if (code != CKPT_FORMAT || strstr(error.text, NAME) == NULL || strstr(error.text, words) == NULL)
+    if (code != CKPT_FORMAT || strstr(error.text, NAME) == NULL ||
+        strstr(error.text, words) == NULL)
         fail_msg("%.200s: code %d, '%s' was said where '%s' was expected", text, code, error.text,
                  words);
     safetensors_close(&file);
@@ -298,8 +299,9 @@ static void counts_have_a_limit(void **state)
 /* ---- damage --------------------------------------------------------------------------------- */
 
 #define GOOD                                                                                       \
-    "{\"__metadata__\":{\"format\":\"pt\"},\"fc.weight\":" F32("3,2", "0,24") ",\"\\u00e9\\n\":"        \
-    "{\"shape\":[],\"data_offsets\":[24,32],\"dtype\":\"I64\"},\"n\":" F32("0", "32,32") "}"
+    "{\"__metadata__\":{\"format\":\"pt\"},\"fc.weight\":" F32("3,2", "0,24")                      \
+    ",\"\\u00e9\\n\":{\"shape\":[],\"data_offsets\":[24,32],\"dtype\":\"I64\"},\"n\":"             \
+    F32("0", "32,32") "}"
 
 static void a_cut_at_every_byte_is_refused(void **state)
 {
@@ -352,7 +354,8 @@ static void changed_bytes_do_no_harm(void **state)
         safetensors_close(&file);
     }
     if (taken == 0 || taken > MUTATIONS / 2)
-        fail_msg("%u of %u were accepted: this test changes too much or too little", taken, MUTATIONS);
+        fail_msg("%u of %u were accepted: this test changes too much or too little", taken,
+                 MUTATIONS);
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */
@@ -373,7 +376,8 @@ static void header_of(const struct safetensors_tensor *tensors, uint32_t count, 
 /* All types, odd names, ranks 0 to 8. */
 static void what_is_written_is_read(void **state)
 {
-    static const char *const names[] = {"a", "\"\\/", "\xf0\x9f\x98\x80", "\x01\x1f\x7f", "", "a b"};
+    static const char *const names[] = {"a", "\"\\/", "\xf0\x9f\x98\x80", "\x01\x1f\x7f",
+                                        "",  "a b"};
     struct safetensors_tensor tensors[SAFETENSORS_TYPE_COUNT + 6] = {{.name = ""}};
     uint32_t count = sizeof tensors / sizeof tensors[0], order[sizeof tensors / sizeof tensors[0]];
     uint64_t data_bytes = 0, bytes;
@@ -480,7 +484,8 @@ static void too_much_is_not_written(void **state)
         tensors[i].name[15] = 'x';
         tensors[i].type = SAFETENSORS_F32;
     }
-    assert_int_equal(safetensors_header(tensors, count, &header, &bytes, order, &error), CKPT_LIMIT);
+    assert_int_equal(safetensors_header(tensors, count, &header, &bytes, order, &error),
+                     CKPT_LIMIT);
     assert_non_null(strstr(error.text, "65537 tensors"));
     assert_int_equal(safetensors_header(tensors, count - 1, &header, &bytes, order, &error),
                      CKPT_LIMIT);

@@ -1,5 +1,5 @@
-/* manifest.json: what is written is read again; every bit counts; each key is needed, once, with a value of its
- * kind. */
+/* manifest.json: what is written is read again; every bit counts; each key is needed, once, with a
+ * value of its kind. */
 #include "ckpt/hash.h"
 #include "ckpt/manifest.h"
 
@@ -61,7 +61,8 @@ static void refused(const char *text, size_t bytes, const char *words)
     assert_non_null(exact);
     memcpy(exact, text, bytes);
     code = manifest_parse(exact, bytes, PATH, &m, &error);
-    if (code != CKPT_FORMAT || strstr(error.text, PATH) == NULL || strstr(error.text, words) == NULL)
+    if (code != CKPT_FORMAT || strstr(error.text, PATH) == NULL ||
+        strstr(error.text, words) == NULL)
         fail_msg("code %d, '%s' was said where '%s' was expected, of\n%.300s", code, error.text,
                  words, text);
     manifest_release(&m);
@@ -76,9 +77,9 @@ static void refused_body(const char *body, size_t length, const char *words)
     assert_non_null(text);
     memcpy(text, body, length);
     ckpt_hash_text(body, length, sum);
-    assert_int_equal(snprintf(text + length, MANIFEST_TAIL_BYTES + 1,
-                              ",\n  \"checksum\": \"%s\"\n}\n", sum),
-                     MANIFEST_TAIL_BYTES);
+    assert_int_equal(
+        snprintf(text + length, MANIFEST_TAIL_BYTES + 1, ",\n  \"checksum\": \"%s\"\n}\n", sum),
+        MANIFEST_TAIL_BYTES);
     refused(text, length + MANIFEST_TAIL_BYTES, words);
     free(text);
 }
@@ -97,8 +98,8 @@ static void refused_edit(const char *after, const char *from, const char *to, co
     if (at == NULL)
         fail_msg("'%s' behind '%s' is not in the manifest", from, after);
     text[strlen(text) - MANIFEST_TAIL_BYTES] = '\0';
-    length = snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, to,
-                      at + strlen(from));
+    length =
+        snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
     assert_in_range(length, 1, sizeof edited - 1);
     refused_body(edited, (size_t)length, words);
     free(text);
@@ -172,10 +173,10 @@ static void keys_come_once(void **state)
 
 static void keys_are_needed(void **state)
 {
-    static const char *const keys[] = {"format", "step", "generation", "job", "job_uid", "epoch",
-                                       "step_in_epoch", "shards", "loss_scale", "seed",
-                                       "params_hash", "spec", "files", "name", "xxh128", "bytes",
-                                       "chunk_bytes", "chunks"};
+    static const char *const keys[] = {
+        "format",        "step",   "generation", "job",   "job_uid",     "epoch",
+        "step_in_epoch", "shards", "loss_scale", "seed",  "params_hash", "spec",
+        "files",         "name",   "xxh128",     "bytes", "chunk_bytes", "chunks"};
 
     (void)state;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
@@ -195,7 +196,8 @@ static void values_have_their_kind(void **state)
         {"\"step\"", "42", "\"42\"", "\"step\""},
         {"\"step\"", "42", "99999999999999999999", "too big"},
         {"\"job\"", "\"d", "\"\\u0000d", "\\u0000 is not allowed"},
-        {"\"job\"", "\"d", "\"0123456789012345678901234567890123456789012345678901234567890", "\"job\""},
+        {"\"job\"", "\"d", "\"0123456789012345678901234567890123456789012345678901234567890",
+         "\"job\""},
         {"\"job_uid\"", "00", "0", "\"job_uid\""},
         {"\"job_uid\"", "00", "0G", "\"job_uid\""},
         {"\"seed\"", "ffff", "FFFF", "\"seed\""},
@@ -264,10 +266,10 @@ static void not_written(const struct manifest *m)
 
 static void what_would_not_be_read_is_not_written(void **state)
 {
-    const size_t counts[] = {offsetof(struct ckpt_meta, step), offsetof(struct ckpt_meta, generation),
-                             offsetof(struct ckpt_meta, epoch),
-                             offsetof(struct ckpt_meta, step_in_epoch),
-                             offsetof(struct ckpt_meta, shards)};
+    const size_t counts[] = {
+        offsetof(struct ckpt_meta, step), offsetof(struct ckpt_meta, generation),
+        offsetof(struct ckpt_meta, epoch), offsetof(struct ckpt_meta, step_in_epoch),
+        offsetof(struct ckpt_meta, shards)};
     struct manifest m;
 
     (void)state;

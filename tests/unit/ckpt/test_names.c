@@ -11,10 +11,21 @@
 static void steps_have_one_name_each(void **state)
 {
     static const uint64_t steps[] = {0, 1, 99999999, 100000000, INT64_MAX};
-    static const char *const others[] = {
-        "", "step-", "step-1", "step-0000001", "step-000000001", "step-00000001 ", "step-00000001x",
-        "step-00000001.tmp", "step-00000001.tmp-1-ab", "Step-00000001", "step--0000001",
-        "step-+0000001", "xstep-00000001", "step-00000000000000000001", "step-99999999999999999999"};
+    static const char *const others[] = {"",
+                                         "step-",
+                                         "step-1",
+                                         "step-0000001",
+                                         "step-000000001",
+                                         "step-00000001 ",
+                                         "step-00000001x",
+                                         "step-00000001.tmp",
+                                         "step-00000001.tmp-1-ab",
+                                         "Step-00000001",
+                                         "step--0000001",
+                                         "step-+0000001",
+                                         "xstep-00000001",
+                                         "step-00000000000000000001",
+                                         "step-99999999999999999999"};
     char name[FOLDER_NAME_BYTES];
     uint64_t step;
 
@@ -31,9 +42,10 @@ static void steps_have_one_name_each(void **state)
 
 static void unfinished_ones_have_a_name_each_time_anew(void **state)
 {
-    static const char *const others[] = {
-        "step-00000001", "step-00000001.tmp", "step-00000001.tmp-", "step-00000001.tmp-x-ab",
-        "step-00000001.tmp-05-ab", "step-00000001.tmp-5", "step-1.tmp-5-ab", "step-00000001tmp-5-ab"};
+    static const char *const others[] = {"step-00000001",           "step-00000001.tmp",
+                                         "step-00000001.tmp-",      "step-00000001.tmp-x-ab",
+                                         "step-00000001.tmp-05-ab", "step-00000001.tmp-5",
+                                         "step-1.tmp-5-ab",         "step-00000001tmp-5-ab"};
     char first[FOLDER_NAME_BYTES], second[FOLDER_NAME_BYTES];
     uint64_t step = 0, generation = 0;
 

@@ -1,5 +1,5 @@
-/* Saving: durable in its order, refused to ghosts, shared by several workers, and whole or absent wherever it is
- * interrupted. */
+/* Saving: durable in its order, refused to ghosts, shared by several workers, and whole or absent
+ * wherever it is interrupted. */
 #include "unit/ckpt/box.h"
 #include "unit/ckpt/port.h"
 
@@ -162,7 +162,8 @@ static void a_ghost_is_refused(void **state)
     box_make(folder);
     saved(folder, 10, 5, 0, 3);
     assert_int_equal(box_save(folder, 11, 4, 0, 3, &error), CKPT_OLDER);
-    assert_non_null(strstr(error.text, "step-00000010 was written by generation 5, this is generation 4"));
+    assert_non_null(
+        strstr(error.text, "step-00000010 was written by generation 5, this is generation 4"));
     assert_int_equal(box_count(folder, ""), 3);
     saved(folder, 11, 5, 0, 3);
     saved(folder, 12, 0, 0, 3); /* alone: the only writer there is */
@@ -248,7 +249,8 @@ static void refused(const char *folder, const struct ckpt_meta *meta, const stru
     enum ckpt_code got = ckpt_save(folder, meta, files, count, 3, &error);
 
     if (got != code || strstr(error.text, words) == NULL)
-        fail_msg("code %d, '%s' was said where %d and '%s' were expected", got, error.text, code, words);
+        fail_msg("code %d, '%s' was said where %d and '%s' were expected", got, error.text, code,
+                 words);
     if (strlen(folder) < BOX_FOLDER_BYTES)
         assert_int_equal(box_count(folder, "step-"), 0);
 }
@@ -313,8 +315,8 @@ static unsigned calls_of_a_save(enum standing standing)
     return calls;
 }
 
-/* Call `at` of a save is refused, and with `on` all after it: the new one is there and whole, or the old ones are (in
- * two steps: at least step 1 is); what was answered with OK is there. */
+/* Call `at` of a save is refused, and with `on` all after it: the new one is there and whole, or
+ * the old ones are (in two steps: at least step 1 is); what was answered with OK is there. */
 static void interrupt(unsigned at, bool on, enum standing standing)
 {
     char folder[BOX_FOLDER_BYTES];

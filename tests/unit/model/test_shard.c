@@ -1,4 +1,5 @@
-/* The gradient of one shard: right, written and not added, a function of its samples alone, bucket by bucket. */
+/* The gradient of one shard: right, written and not added, a function of its samples alone, bucket
+ * by bucket. */
 #include "model/model.h"
 
 #include <math.h>
@@ -14,7 +15,8 @@
 #define SEED    77
 #define GUARD   16 /* floats behind a gradient */
 
-/* One context on one device, with samples of its own size in memory so that one byte too much is seen. */
+/* One context on one device, with samples of its own size in memory so that one byte too much is
+ * seen. */
 struct rig {
     const struct device_ops *ops;
     struct device *device;
@@ -69,8 +71,10 @@ static void rig_close(struct rig *rig)
     free(rig->gradient);
 }
 
-/* Samples [first, first + real) from memory of exactly their size; gradient is full of NaN before. */
-static void work(struct rig *rig, uint32_t first, uint32_t real, model_ready_cb ready_cb, void *owner)
+/* Samples [first, first + real) from memory of exactly their size; gradient is full of NaN before.
+ */
+static void work(struct rig *rig, uint32_t first, uint32_t real, model_ready_cb ready_cb,
+                 void *owner)
 {
     const struct model_spec *spec = model_convnet();
     uint8_t *all = malloc(SAMPLES * MODEL_IMAGE_BYTES), all_labels[SAMPLES];
@@ -134,7 +138,8 @@ static void compare_tensors(const float *ours, const float *reference, uint32_t 
                      sqrt(difference / size));
     }
     for (uint32_t i = 0; i < 2; i++)
-        if (fabs((double)ours[spec->param_count + i] - (double)reference[spec->param_count + i]) > 1e-4)
+        if (fabs((double)ours[spec->param_count + i] - (double)reference[spec->param_count + i]) >
+            1e-4)
             fail_msg("%u samples, metric %u: %g, by the reference %g", real, i,
                      (double)ours[spec->param_count + i], (double)reference[spec->param_count + i]);
 }

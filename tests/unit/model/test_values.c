@@ -1,5 +1,5 @@
-/* The ConvNet's tensors are PyTorch's by name and shape; initial values are a function of seed, tensor and element
- * alone. */
+/* The ConvNet's tensors are PyTorch's by name and shape; initial values are a function of seed,
+ * tensor and element alone. */
 #include "ckpt/safetensors.h"
 #include "model/model.h"
 #include "model/philox.h"
@@ -44,7 +44,8 @@ static void tensors_fill_the_vector(void **state)
     assert_int_equal(spec->gradient_count, at + MODEL_METRICS);
 }
 
-/* In the order in which backward ends them: from the end of the vector to its begin, without a hole. */
+/* In the order in which backward ends them: from the end of the vector to its begin, without a
+ * hole. */
 static void buckets_fill_the_gradient(void **state)
 {
     const struct model_spec *spec = model_convnet();
@@ -90,9 +91,11 @@ static void philox_is_philox(void **state)
         uint32_t counter[4], key[2], out[4];
     } rows[] = {
         {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-        {{UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX}, {UINT32_MAX, UINT32_MAX},
+        {{UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX},
+         {UINT32_MAX, UINT32_MAX},
          {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
          {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     };
 
@@ -107,8 +110,8 @@ static void philox_is_philox(void **state)
     }
 }
 
-/* Uniform in [-b, b), b = 1 / sqrt(fan in): PyTorch's default for both layers. The seed is fixed, so that the
- * limits (4 sigma) hold always or never. */
+/* Uniform in [-b, b), b = 1 / sqrt(fan in): PyTorch's default for both layers. The seed is fixed,
+ * so that the limits (4 sigma) hold always or never. */
 static void values_are_uniform_within_the_bound(void **state)
 {
     static const double fan_in[] = {9, 9, 288, 288, 1600, 1600, 256, 256};
@@ -129,7 +132,8 @@ static void values_are_uniform_within_the_bound(void **state)
             sum += x;
             squares += x * x;
         }
-        if (fabs(sum / n) > 4 * sqrt(1 / (3 * n)) || fabs(squares / n - 1.0 / 3) > 4 * sqrt(4 / (45 * n)))
+        if (fabs(sum / n) > 4 * sqrt(1 / (3 * n)) ||
+            fabs(squares / n - 1.0 / 3) > 4 * sqrt(4 / (45 * n)))
             fail_msg("%s: mean %g, variance %g, expected 0 and 1/3", tensor->name, sum / n,
                      squares / n);
     }
@@ -168,7 +172,8 @@ static void *init_whole(void *params)
     return NULL;
 }
 
-/* On several threads at once, and for the first tensors alone: nothing but seed and place counts. */
+/* On several threads at once, and for the first tensors alone: nothing but seed and place counts.
+ */
 static void values_do_not_depend_on_who_makes_them(void **state)
 {
     struct model_spec head = *model_convnet();

@@ -1,5 +1,5 @@
-/* Updates, clipping and schedules beside PyTorch's, as stored by tests/data/make_optim.py; and that an update made
- * range by range, in any order, gives the same bits. */
+/* Updates, clipping and schedules beside PyTorch's, as stored by tests/data/make_optim.py; and that
+ * an update made range by range, in any order, gives the same bits. */
 #include "ckpt/safetensors.h"
 #include "optim/optim.h"
 
@@ -89,7 +89,8 @@ static void stored_options(const char *name, enum device_update_kind kind,
     options->clip_norm = values[7];
 }
 
-/* One step of COUNT elements; gradient is that of the mean, so it goes in as the sum over DIVISOR samples. */
+/* One step of COUNT elements; gradient is that of the mean, so it goes in as the sum over DIVISOR
+ * samples. */
 static void step_once(struct rig *rig, const struct optim_options *options, uint64_t step,
                       const float *gradient, float *params, float *first, float *second)
 {
@@ -150,11 +151,10 @@ static void updates_are_as_pytorchs(void **state)
     static const struct {
         const char *name;
         enum device_update_kind kind;
-    } cases[] = {{"adam", DEVICE_ADAM},         {"adam.odd", DEVICE_ADAM},
-                 {"adam.clip", DEVICE_ADAM},    {"adamw", DEVICE_ADAMW},
-                 {"adamw.odd", DEVICE_ADAMW},   {"sgd", DEVICE_SGD},
-                 {"sgd.momentum", DEVICE_SGD},  {"sgd.nesterov", DEVICE_SGD},
-                 {"sgd.clip", DEVICE_SGD}};
+    } cases[] = {
+        {"adam", DEVICE_ADAM},        {"adam.odd", DEVICE_ADAM},    {"adam.clip", DEVICE_ADAM},
+        {"adamw", DEVICE_ADAMW},      {"adamw.odd", DEVICE_ADAMW},  {"sgd", DEVICE_SGD},
+        {"sgd.momentum", DEVICE_SGD}, {"sgd.nesterov", DEVICE_SGD}, {"sgd.clip", DEVICE_SGD}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -206,8 +206,13 @@ static void update_pieces(struct rig *rig, const struct optim_options *options, 
 
 static void cut_anywhere(const struct device_ops *ops, enum device_update_kind kind)
 {
-    const struct optim_options options = {.kind = kind, .rate = 1e-2, .beta1 = 0.9, .beta2 = 0.99,
-                                          .epsilon = 1e-3, .decay = 0.1, .momentum = 0.9};
+    const struct optim_options options = {.kind = kind,
+                                          .rate = 1e-2,
+                                          .beta1 = 0.9,
+                                          .beta2 = 0.99,
+                                          .epsilon = 1e-3,
+                                          .decay = 0.1,
+                                          .momentum = 0.9};
     struct values *whole = calloc(1, sizeof *whole), *cut = calloc(1, sizeof *cut);
     float *gradient = calloc(RANGE, sizeof *gradient);
     struct rig rig = rig_open(ops);
@@ -267,8 +272,8 @@ static void clipping_is_a_factor_of_at_most_one(void **state)
 /* Block by block, from any thread: the norm is a function of the blocks alone. */
 static void the_norm_is_of_fixed_blocks(void **state)
 {
-    static const uint64_t counts[] = {1, 7, DEVICE_BLOCK - 1, DEVICE_BLOCK, DEVICE_BLOCK + 1,
-                                      2 * DEVICE_BLOCK + 4321};
+    static const uint64_t counts[] = {
+        1, 7, DEVICE_BLOCK - 1, DEVICE_BLOCK, DEVICE_BLOCK + 1, 2 * DEVICE_BLOCK + 4321};
     struct rig rig = rig_open(device_cpu_ops());
     float *x = calloc(3 * DEVICE_BLOCK, sizeof *x);
     uint64_t seed = 3;
@@ -302,8 +307,8 @@ static void the_norm_is_of_fixed_blocks(void **state)
 static struct optim_options schedule_of(enum optim_schedule schedule, uint64_t warmup,
                                         uint64_t total)
 {
-    struct optim_options options = {.rate = RATE, .schedule = schedule, .warmup_steps = warmup,
-                                    .total_steps = total};
+    struct optim_options options = {
+        .rate = RATE, .schedule = schedule, .warmup_steps = warmup, .total_steps = total};
 
     return options;
 }
@@ -328,16 +333,16 @@ static void schedules_are_as_pytorchs(void **state)
     }
 }
 
-static void expect_rate(enum optim_schedule schedule, uint64_t warmup, uint64_t total, uint64_t step,
-                        double rate)
+static void expect_rate(enum optim_schedule schedule, uint64_t warmup, uint64_t total,
+                        uint64_t step, double rate)
 {
     struct optim_options options = schedule_of(schedule, warmup, total);
     double got = optim_rate(&options, step);
 
     if (got != rate)
-        fail_msg("schedule %d, warm-up %llu of %llu, step %llu: rate %.17g, expected %.17g", schedule,
-                 (unsigned long long)warmup, (unsigned long long)total, (unsigned long long)step,
-                 got, rate);
+        fail_msg("schedule %d, warm-up %llu of %llu, step %llu: rate %.17g, expected %.17g",
+                 schedule, (unsigned long long)warmup, (unsigned long long)total,
+                 (unsigned long long)step, got, rate);
 }
 
 static void schedules_hold_at_their_edges(void **state)

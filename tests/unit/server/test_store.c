@@ -1,5 +1,6 @@
-/* The coordinator's memory: what was said to be stored is there again, in order; a second coordinator, a foreign, damaged
- * or torn file and a full disk each have their error and sentence. */
+/* The coordinator's memory: what was said to be stored is there again, in order; a second
+ * coordinator, a foreign, damaged or torn file and a full disk each have their error and sentence.
+ */
 #include "server/store.h"
 
 #include <setjmp.h>
@@ -31,13 +32,13 @@ struct rig {
     uv_loop_t loop;
     struct store *store;
     char folder[FOLDER];
-    uint64_t stored[4096];   /* lsns in the order of the answers */
-    unsigned stored_count;   /* of stored */
-    unsigned failed_count;   /* answers with a sentence */
-    char failure[512];       /* the newest one */
+    uint64_t stored[4096];              /* lsns in the order of the answers */
+    unsigned stored_count;              /* of stored */
+    unsigned failed_count;              /* answers with a sentence */
+    char failure[512];                  /* the newest one */
     struct record records[RECORDS_MAX]; /* as loaded */
-    unsigned record_count;   /* of records */
-    char error[512];         /* of opening or loading */
+    unsigned record_count;              /* of records */
+    char error[512];                    /* of opening or loading */
 };
 
 static void on_stored(void *owner, uint64_t lsn, const char *error)
@@ -78,7 +79,8 @@ static struct rig *rig_new(void)
 static enum store_error open_in(struct rig *rig, const char *folder)
 {
     rig->error[0] = '\0';
-    return store_open(&rig->store, &rig->loop, folder, on_stored, rig, rig->error, sizeof rig->error);
+    return store_open(&rig->store, &rig->loop, folder, on_stored, rig, rig->error,
+                      sizeof rig->error);
 }
 
 static enum store_error open_and_load(struct rig *rig)
@@ -130,8 +132,8 @@ static void expect_record(const struct rig *rig, unsigned i, const char *job, co
 {
     const struct record *record = &rig->records[i];
 
-    if (i >= rig->record_count || strcmp(record->job, job) != 0 ||
-        record->length != strlen(text) || memcmp(record->bytes, text, record->length) != 0)
+    if (i >= rig->record_count || strcmp(record->job, job) != 0 || record->length != strlen(text) ||
+        memcmp(record->bytes, text, record->length) != 0)
         fail_msg("record %u of %u: %s '%.*s', expected %s '%s'", i, rig->record_count, record->job,
                  (int)record->length, (const char *)record->bytes, job, text);
 }
@@ -249,7 +251,8 @@ static void what_was_answered_survives_a_crash(void **state)
     rig_free(rig);
 }
 
-/* The last write is lost or half there: what comes back is what was put at some earlier time, job by job. */
+/* The last write is lost or half there: what comes back is what was put at some earlier time, job
+ * by job. */
 static void a_torn_log_gives_an_earlier_state(void **state)
 {
     struct rig *rig = rig_new(), *copy = rig_new();
@@ -322,8 +325,9 @@ static void a_file_in_use_is_not_called_damaged(void **state)
     stop(rig);
     path_in(rig, "muster.sqlite", path);
     assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(other, "PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE", NULL, NULL,
-                                  NULL), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(other, "PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE", NULL, NULL, NULL),
+        SQLITE_OK);
     result = open_in(rig, rig->folder);
     assert_int_equal(sqlite3_close(other), SQLITE_OK);
     expect_error(rig, result, STORE_ERROR_LOCKED, "database is locked");
@@ -358,7 +362,8 @@ static void a_foreign_file_is_refused_and_left_as_it_is(void **state)
     start(rig);
     stop(rig);
     run_sql(rig, "PRAGMA user_version=2");
-    expect_error(rig, open_in(rig, rig->folder), STORE_ERROR_FOREIGN, "version 2, this program reads 1");
+    expect_error(rig, open_in(rig, rig->folder), STORE_ERROR_FOREIGN,
+                 "version 2, this program reads 1");
     rig_free(rig);
 }
 
@@ -387,7 +392,8 @@ static void a_file_that_is_no_database_is_damaged(void **state)
 
     (void)state;
     shell("printf 'this is not a database, but it is long enough to be one .............' "
-          "> muster.sqlite", rig->folder);
+          "> muster.sqlite",
+          rig->folder);
     expect_error(rig, open_in(rig, rig->folder), STORE_ERROR_DAMAGED, "muster.sqlite");
     expect_error(rig, open_in(rig, rig->folder), STORE_ERROR_DAMAGED, "move it away to start anew");
     shell(": > muster.sqlite", rig->folder);
@@ -395,7 +401,8 @@ static void a_file_that_is_no_database_is_damaged(void **state)
     rig_free(rig);
 }
 
-/* Bits anywhere in the file: refused with a sentence, or opened; never a crash, and never a silence. */
+/* Bits anywhere in the file: refused with a sentence, or opened; never a crash, and never a
+ * silence. */
 static void changed_bits_do_no_harm(void **state)
 {
     struct rig *rig = rig_new();

@@ -1,5 +1,5 @@
-/* The books of a catch-up: from whatever point the chunks and records come, the state is whole only when each chunk has
- * seen each record exactly once; a gap or a lag is told. */
+/* The books of a catch-up: from whatever point the chunks and records come, the state is whole only
+ * when each chunk has seen each record exactly once; a gap or a lag is told. */
 #include "train/catchup.h"
 #include "unit/train/tree.h"
 
@@ -11,16 +11,17 @@
 
 #define CHUNKS 23
 
-/* A spare and its member: a chunk of version v is the number v, and an update adds 1 when it has the right record. */
+/* A spare and its member: a chunk of version v is the number v, and an update adds 1 when it has
+ * the right record. */
 struct rig {
     struct catchup catchup;
     struct catchup_source source;
-    uint64_t versions[CHUNKS];   /* the books' own */
-    uint64_t values[CHUNKS];     /* of the spare: what was really done */
-    bool here[CHUNKS];           /* of the spare */
+    uint64_t versions[CHUNKS];             /* the books' own */
+    uint64_t values[CHUNKS];               /* of the spare: what was really done */
+    bool here[CHUNKS];                     /* of the spare */
     uint64_t records[CATCHUP_RECORDS_MAX]; /* by step % CATCHUP_RECORDS_MAX */
-    uint64_t step;               /* next step of the group */
-    uint64_t seed;               /* for sentences */
+    uint64_t step;                         /* next step of the group */
+    uint64_t seed;                         /* for sentences */
 };
 
 static void begin(struct rig *rig, uint64_t step, uint64_t seed)
@@ -138,15 +139,16 @@ static void a_gap_is_told(void **state)
     group_step(&rig, 2, 0);
     assert_false(catchup_record(&rig.catchup, rig.step + 1, 0)); /* one is missing */
     assert_false(catchup_record(&rig.catchup, rig.step - 1, 0)); /* it was here before */
-    assert_false(catchup_chunk(&rig.catchup, 3, 4));              /* its records are gone */
-    assert_false(catchup_chunk(&rig.catchup, 3, rig.step + 1));   /* its record has not come */
+    assert_false(catchup_chunk(&rig.catchup, 3, 4));             /* its records are gone */
+    assert_false(catchup_chunk(&rig.catchup, 3, rig.step + 1));  /* its record has not come */
     assert_false(catchup_chunk(&rig.catchup, CHUNKS, rig.step));
     assert_true(catchup_chunk(&rig.catchup, 3, rig.step));
     assert_true(catchup_chunk(&rig.catchup, 4, 5)); /* as it was before the first record */
     assert_int_equal(catchup_needed(&rig.catchup), 5);
 }
 
-/* Records are kept for the chunks that lack them; with a chunk too far behind there is no room for more. */
+/* Records are kept for the chunks that lack them; with a chunk too far behind there is no room for
+ * more. */
 static void who_cannot_keep_up_is_told(void **state)
 {
     struct rig rig;

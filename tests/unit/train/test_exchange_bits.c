@@ -1,5 +1,6 @@
-/* A step's exchange between up to 8 members: whatever the order in which frames arrive, every member ends with the bits
- * of the canonical tree, says so once, and knows what all words said; what breaks the protocol changes nothing. */
+/* A step's exchange between up to 8 members: whatever the order in which frames arrive, every
+ * member ends with the bits of the canonical tree, says so once, and knows what all words said;
+ * what breaks the protocol changes nothing. */
 #include "train/exchange.h"
 #include "unit/train/tree.h"
 
@@ -15,7 +16,8 @@
 #define ELEMENTS 200 /* of the larger bucket */
 #define FRAMES   8192
 
-static const uint64_t elements[BUCKETS] = {ELEMENTS, 37}; /* 37: from 4 members on some chunks are empty */
+static const uint64_t elements[BUCKETS] = {ELEMENTS,
+                                           37}; /* 37: from 4 members on some chunks are empty */
 
 /* On its way from one member to another. */
 struct frame {
@@ -26,22 +28,22 @@ struct frame {
 
 struct member {
     struct exchange x;
-    struct exchange_word word;                   /* its own */
-    bool started;                                /* exchange_start() was called */
-    bool have_result[BUCKETS][WORLDS];           /* chunks of R */
-    float reduced[BUCKETS][ELEMENTS];            /* R */
-    unsigned completed;                          /* how often COMPLETE was said */
+    struct exchange_word word;         /* its own */
+    bool started;                      /* exchange_start() was called */
+    bool have_result[BUCKETS][WORLDS]; /* chunks of R */
+    float reduced[BUCKETS][ELEMENTS];  /* R */
+    unsigned completed;                /* how often COMPLETE was said */
 };
 
 struct rig {
-    uint32_t world, shards;                      /* of the generation, of the job */
-    struct plan_mask present;                    /* shards with samples */
-    uint16_t owner[PLAN_SHARDS_MAX];             /* of each shard */
+    uint32_t world, shards;                           /* of the generation, of the job */
+    struct plan_mask present;                         /* shards with samples */
+    uint16_t owner[PLAN_SHARDS_MAX];                  /* of each shard */
     float values[BUCKETS][ELEMENTS][PLAN_SHARDS_MAX]; /* of each element in each shard */
-    struct member members[WORLDS];               /* by rank */
-    struct frame frames[FRAMES];                 /* under way */
-    uint32_t frame_count;                        /* of frames */
-    uint64_t seed;                               /* for sentences */
+    struct member members[WORLDS];                    /* by rank */
+    struct frame frames[FRAMES];                      /* under way */
+    uint32_t frame_count;                             /* of frames */
+    uint64_t seed;                                    /* for sentences */
 };
 
 static void carry_out(struct rig *rig, uint32_t rank, const struct exchange_actions *actions);
@@ -156,15 +158,16 @@ static void begin(struct rig *rig, uint32_t world, uint32_t shards, uint64_t see
             for (uint32_t i = 0; i < shards; i++)
                 rig->values[b][e][i] = tree_value(&seed);
     for (uint32_t rank = 0; rank < world; rank++) {
-        struct exchange_config config = {world, rank, shards, rig->owner, rig->present, BUCKETS,
-                                         {elements[0], elements[1]}};
+        struct exchange_config config = {
+            world, rank, shards, rig->owner, rig->present, BUCKETS, {elements[0], elements[1]}};
 
         exchange_begin(&rig->members[rank].x, &config);
         rig->members[rank].word = (struct exchange_word){10 + rank, 42};
     }
 }
 
-/* One thing that a member can do by itself: start, or a node of its own that gets its value; false: all is done. */
+/* One thing that a member can do by itself: start, or a node of its own that gets its value; false:
+ * all is done. */
 static bool act_once(struct rig *rig, uint32_t rank, uint64_t *seed)
 {
     struct member *m = &rig->members[rank];
@@ -222,12 +225,15 @@ static void expect_whole(const struct rig *rig)
         assert_int_equal(votes.plan_min, 10);
         for (uint32_t b = 0; b < BUCKETS; b++)
             for (uint64_t e = 0; e < elements[b]; e++) {
-                float expected = tree_sum(rig->values[b][e], &rig->present, 0, tree_size(rig->shards));
+                float expected =
+                    tree_sum(rig->values[b][e], &rig->present, 0, tree_size(rig->shards));
 
                 if (memcmp(&m->reduced[b][e], &expected, sizeof expected) != 0)
-                    fail_msg("world %u, S %u, seed %llu, rank %u, bucket %u, element %llu: %a, the tree "
-                             "gives %a", rig->world, rig->shards, (unsigned long long)rig->seed, rank, b,
-                             (unsigned long long)e, (double)m->reduced[b][e], (double)expected);
+                    fail_msg(
+                        "world %u, S %u, seed %llu, rank %u, bucket %u, element %llu: %a, the tree "
+                        "gives %a",
+                        rig->world, rig->shards, (unsigned long long)rig->seed, rank, b,
+                        (unsigned long long)e, (double)m->reduced[b][e], (double)expected);
             }
     }
 }
@@ -252,11 +258,16 @@ static void any_order_of_frames_gives_the_bits_of_the_tree(void **state)
 
 /* ---- faults --------------------------------------------------------------------------------- */
 
-/* Rank 0 of a world of 3 with 6 shards, two each, and one short bucket whose last chunks are empty. */
+/* Rank 0 of a world of 3 with 6 shards, two each, and one short bucket whose last chunks are empty.
+ */
 static void begin_three(struct exchange *x)
 {
-    struct exchange_config config = {.world = 3, .me = 0, .shards = 6, .present = tree_prefix(6),
-                                     .bucket_count = 2, .bucket_elements = {96, 5}};
+    struct exchange_config config = {.world = 3,
+                                     .me = 0,
+                                     .shards = 6,
+                                     .present = tree_prefix(6),
+                                     .bucket_count = 2,
+                                     .bucket_elements = {96, 5}};
     uint16_t owner[PLAN_SHARDS_MAX];
 
     plan_balanced(6, 3, owner);
@@ -317,8 +328,8 @@ static void who_is_missing_is_named(void **state)
         assert_int_equal(exchange_node_ready(&x, b, 0, &actions), EXCHANGE_FINE);
     assert_int_equal(exchange_missing_rank(&x), 1);
     for (uint32_t b = 0; b < 2; b++)
-        assert_int_equal(exchange_piece(&x, 1, b, 0, 1, &actions), b == 0 ? EXCHANGE_FINE
-                                                                        : EXCHANGE_CHUNK);
+        assert_int_equal(exchange_piece(&x, 1, b, 0, 1, &actions),
+                         b == 0 ? EXCHANGE_FINE : EXCHANGE_CHUNK);
     assert_int_equal(exchange_missing_rank(&x), 2);
 }
 
@@ -327,7 +338,8 @@ static void who_is_missing_is_named(void **state)
 static void vote(const uint64_t *hashes, const uint64_t *plans, uint32_t world,
                  struct exchange_votes *votes)
 {
-    struct exchange_config config = {.world = world, .me = 0, .shards = 8, .present = tree_prefix(8)};
+    struct exchange_config config = {
+        .world = world, .me = 0, .shards = 8, .present = tree_prefix(8)};
     struct exchange_actions actions = {.count = 0};
     uint16_t owner[PLAN_SHARDS_MAX];
     struct exchange x;
@@ -354,10 +366,17 @@ static void words_are_counted(void **state)
         uint64_t hashes[5], hash; /* said; of the majority, 0 = none */
         uint32_t outvoted[2], outvoted_count;
     } rows[] = {
-        {1, {7}, 7, {0}, 0},          {2, {7, 7}, 7, {0}, 0},         {2, {7, 8}, 0, {0}, 0},
-        {3, {7, 8, 7}, 7, {1}, 1},    {3, {8, 7, 7}, 7, {0}, 1},      {3, {7, 8, 9}, 0, {0}, 0},
-        {4, {7, 7, 8, 8}, 0, {0}, 0}, {4, {8, 7, 7, 7}, 7, {0}, 1},   {5, {8, 9, 7, 7, 7}, 7, {0, 1}, 2},
-        {5, {7, 8, 7, 9, 7}, 7, {1, 3}, 2}, {5, {7, 8, 7, 8, 9}, 0, {0}, 0},
+        {1, {7}, 7, {0}, 0},
+        {2, {7, 7}, 7, {0}, 0},
+        {2, {7, 8}, 0, {0}, 0},
+        {3, {7, 8, 7}, 7, {1}, 1},
+        {3, {8, 7, 7}, 7, {0}, 1},
+        {3, {7, 8, 9}, 0, {0}, 0},
+        {4, {7, 7, 8, 8}, 0, {0}, 0},
+        {4, {8, 7, 7, 7}, 7, {0}, 1},
+        {5, {8, 9, 7, 7, 7}, 7, {0, 1}, 2},
+        {5, {7, 8, 7, 9, 7}, 7, {1, 3}, 2},
+        {5, {7, 8, 7, 8, 9}, 0, {0}, 0},
     };
     const uint64_t plans[5] = {9, 7, 8, 12, 11};
 
@@ -370,8 +389,9 @@ static void words_are_counted(void **state)
             votes.outvoted_count != rows[k].outvoted_count ||
             votes.unanimous != (rows[k].hash != 0 && rows[k].outvoted_count == 0) ||
             votes.plan_min != (rows[k].world == 1 ? 9 : 7))
-            fail_msg("row %zu: hash %llu, %u outvoted, plan %llu", k, (unsigned long long)votes.hash,
-                     votes.outvoted_count, (unsigned long long)votes.plan_min);
+            fail_msg("row %zu: hash %llu, %u outvoted, plan %llu", k,
+                     (unsigned long long)votes.hash, votes.outvoted_count,
+                     (unsigned long long)votes.plan_min);
         for (uint32_t i = 0; i < votes.outvoted_count; i++)
             assert_int_equal(votes.outvoted[i], rows[k].outvoted[i]);
     }

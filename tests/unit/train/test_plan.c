@@ -132,8 +132,8 @@ static void check_heir(uint32_t shards, uint32_t world, uint32_t lost, const uin
             own = distance(i, lost);
     }
     if (own != nearest && own != UINT32_MAX)
-        fail_msg("S %u, world %u: shard %u went to rank %u at distance %u, somebody is at %u", shards,
-                 world, lost, owner[lost], own, nearest);
+        fail_msg("S %u, world %u: shard %u went to rank %u at distance %u, somebody is at %u",
+                 shards, world, lost, owner[lost], own, nearest);
 }
 
 static void check_regroup(uint32_t shards, uint32_t world, const uint16_t *before)
@@ -157,7 +157,8 @@ static void check_regroup(uint32_t shards, uint32_t world, const uint16_t *befor
     for (uint32_t r = 0; r < world; r++)
         if (load[r] == 0 && plan_mask_empty(&owned[r])) {
             for (uint32_t i = 0; i < shards; i++)
-                if (before[i] == PLAN_NOBODY && load[owner[i]] > 1 && !plan_mask_empty(&owned[owner[i]]))
+                if (before[i] == PLAN_NOBODY && load[owner[i]] > 1 &&
+                    !plan_mask_empty(&owned[owner[i]]))
                     fail_msg("S %u, world %u: rank %u has nothing, and %u got shard %u", shards,
                              world, r, owner[i], i);
         }
@@ -175,8 +176,8 @@ static void only_lost_shards_move_and_not_far(void **state)
                     uint32_t left = 0, living = 0;
 
                     for (uint32_t r = 0; r < world; r++)
-                        rank[r] = r == lost || (more && r == lost + 1) ? PLAN_NOBODY
-                                                                       : (uint16_t)left++;
+                        rank[r] =
+                            r == lost || (more && r == lost + 1) ? PLAN_NOBODY : (uint16_t)left++;
                     plan_balanced(shards, world, before);
                     for (uint32_t i = 0; i < shards; i++) {
                         before[i] = rank[before[i]];
@@ -249,7 +250,8 @@ static bool whole(uint32_t shards, uint32_t level, uint32_t index, const struct 
 }
 
 /* Disjoint, in order, whole, maximal, and all that is owned and present. */
-static void check_nodes(uint32_t shards, const struct plan_mask *mask, const struct plan_mask *present)
+static void check_nodes(uint32_t shards, const struct plan_mask *mask,
+                        const struct plan_mask *present)
 {
     struct plan_node nodes[PLAN_NODES_MAX];
     uint32_t count = plan_nodes(shards, mask, present, nodes), end = 0;
@@ -304,8 +306,8 @@ static void nodes_are_the_maximal_subtrees(void **state)
 
 static void chunks_are_aligned_even_and_all(void **state)
 {
-    static const uint64_t lengths[] = {0, 1, 15, 16, 17, 127, 128, 129, 1000, 18816, 412430, 431246,
-                                       (uint64_t)1 << 33};
+    static const uint64_t lengths[] = {
+        0, 1, 15, 16, 17, 127, 128, 129, 1000, 18816, 412430, 431246, (uint64_t)1 << 33};
 
     (void)state;
     for (size_t k = 0; k < sizeof lengths / sizeof lengths[0]; k++)

@@ -1,5 +1,5 @@
-/* The compute threads: every task is run once and handed back on the loop's thread, words before the end of their
- * task, urgent ones first; starting may fail and stopping drops what waits. */
+/* The compute threads: every task is run once and handed back on the loop's thread, words before
+ * the end of their task, urgent ones first; starting may fail and stopping drops what waits. */
 #include "train/pool.h"
 
 #include <pthread.h>
@@ -38,13 +38,13 @@ struct rig {
     uv_loop_t loop;
     struct pool *pool;
     pthread_t loop_thread;
-    pthread_mutex_t gate;     /* held by the test: tasks that open it wait */
-    pthread_mutex_t lock;     /* of order */
-    unsigned order[TASKS];    /* serials as they were run */
-    unsigned order_count;     /* of order */
+    pthread_mutex_t gate;  /* held by the test: tasks that open it wait */
+    pthread_mutex_t lock;  /* of order */
+    unsigned order[TASKS]; /* serials as they were run */
+    unsigned order_count;  /* of order */
     unsigned entered[POOL_THREADS_MAX], left[POOL_THREADS_MAX]; /* by thread */
-    int fail_at;              /* the thread whose enter_cb fails; -1 = none */
-    unsigned done_count;      /* done_cb calls */
+    int fail_at;         /* the thread whose enter_cb fails; -1 = none */
+    unsigned done_count; /* done_cb calls */
     struct job jobs[TASKS];
 };
 

@@ -85,9 +85,10 @@ static void any_ownership_gives_the_bits_of_the_tree(void **state)
 
                 for (uint32_t i = 0; i < shards; i++)
                     values[i] = tree_value(&seed);
-                present = round % 3 == 0   ? tree_prefix(shards)
-                          : round % 3 == 1 ? tree_prefix(1 + (uint32_t)(tree_random(&seed) % shards))
-                                           : tree_some(shards, &seed);
+                present = round % 3 == 0 ? tree_prefix(shards)
+                          : round % 3 == 1
+                              ? tree_prefix(1 + (uint32_t)(tree_random(&seed) % shards))
+                              : tree_some(shards, &seed);
                 tree_owners(shards, world, &seed, owner);
                 expect_bits(sum_by(shards, world, owner, &present, values),
                             tree_sum(values, &present, 0, tree_size(shards)), shards, world, start);
@@ -153,7 +154,8 @@ static void nodes_that_do_not_cover_are_refused(void **state)
 {
     const struct plan_mask present = tree_prefix(6);
     const struct plan_node root = plan_root(6);
-    const struct plan_node hole[] = {{0, 1, 0}, {2, 1, 0}}, over[] = {{0, 2, 0}, {1, 1, 0}, {2, 1, 0}};
+    const struct plan_node hole[] = {{0, 1, 0}, {2, 1, 0}},
+                           over[] = {{0, 2, 0}, {1, 1, 0}, {2, 1, 0}};
     const struct plan_node twice[] = {{0, 3, 0}, {0, 3, 0}}, whole[] = {{0, 2, 0}, {2, 1, 0}};
     const struct plan_node absent[] = {{0, 2, 0}, {2, 1, 0}, {3, 1, 0}};
     struct plan_program program;

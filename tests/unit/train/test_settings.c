@@ -1,4 +1,5 @@
-/* What one option alone cannot say, and the spec: everything that changes the bits, nothing else. */
+/* What one option alone cannot say, and the spec: everything that changes the bits, nothing else.
+ */
 #include "base/exits.h"
 #include "train/settings.h"
 
@@ -62,7 +63,8 @@ static void what_does_not_go_together_is_refused(void **state)
 {
     (void)state;
     refused("", "--job", "--standalone");
-    refused("--job=12345678901234567890123456789012345678901234567890123456789012345", "--job", "64");
+    refused("--job=12345678901234567890123456789012345678901234567890123456789012345", "--job",
+            "64");
     refused("--job=a --min=3 --max=2", "--min 3", "--max 2");
     refused("--job=a --min=9", "--min 9", "--max 8");
     refused("--job=a --max=9", "--max 9", "--shards 8");
@@ -107,7 +109,8 @@ static void the_optimizers_options_are_handed_on(void **state)
     assert_int_equal(optim.schedule, OPTIM_COSINE);
     assert_int_equal(optim.total_steps, 77);
     assert_int_equal(optim.warmup_steps, 3);
-    assert_true(optim.rate == 0.5 && optim.decay == 0.25 && optim.beta1 == 0.9 && optim.beta2 == 0.999);
+    assert_true(optim.rate == 0.5 && optim.decay == 0.25 && optim.beta1 == 0.9 &&
+                optim.beta2 == 0.999);
     accepted("--standalone --optim=sgd --momentum=0.75 --nesterov --clip-norm=2 --schedule=linear",
              &settings);
     settings_optim(&settings, 1, &optim);
@@ -154,15 +157,28 @@ static void the_spec_is_sorted_lines(void **state)
 
 static void what_changes_the_bits_is_in_the_spec(void **state)
 {
-    static const char *const changes[] = {
-        "--epochs=2", "--steps=9", "--global-batch=512", "--shards=16", "--seed=1", "--optim=sgd",
-        "--lr=0.002", "--beta1=0.8", "--beta2=0.9", "--epsilon=1e-7", "--weight-decay=0.1",
-        "--momentum=0.9", "--nesterov", "--clip-norm=1", "--schedule=linear", "--warmup=1",
-        "--lr=0.0010000000000000002"};
+    static const char *const changes[] = {"--epochs=2",
+                                          "--steps=9",
+                                          "--global-batch=512",
+                                          "--shards=16",
+                                          "--seed=1",
+                                          "--optim=sgd",
+                                          "--lr=0.002",
+                                          "--beta1=0.8",
+                                          "--beta2=0.9",
+                                          "--epsilon=1e-7",
+                                          "--weight-decay=0.1",
+                                          "--momentum=0.9",
+                                          "--nesterov",
+                                          "--clip-norm=1",
+                                          "--schedule=linear",
+                                          "--warmup=1",
+                                          "--lr=0.0010000000000000002"};
     static const char *const others[] = {
-        "--min=2", "--max=4", "--threads=2", "--ckpt=x", "--ckpt-keep=1", "--log=x", "--log-samples",
-        "--quiet", "--hash-every=2", "--node=n", "--data-listen=a", "--connect-timeout=1s",
-        "--drain-ms=1s", "--data=x", "--coordinator=h:1", "--job=other"};
+        "--min=2",        "--max=4",  "--threads=2",       "--ckpt=x",
+        "--ckpt-keep=1",  "--log=x",  "--log-samples",     "--quiet",
+        "--hash-every=2", "--node=n", "--data-listen=a",   "--connect-timeout=1s",
+        "--drain-ms=1s",  "--data=x", "--coordinator=h:1", "--job=other"};
     char plain[SETTINGS_SPEC_BYTES], changed[SETTINGS_SPEC_BYTES], line[128];
 
     (void)state;

@@ -1,5 +1,5 @@
-/* The replica's state: updated in any order of blocks it is the same, its hash is of the parameters alone, and what is
- * saved is loaded again, or refused with the tensor's name. */
+/* The replica's state: updated in any order of blocks it is the same, its hash is of the parameters
+ * alone, and what is saved is loaded again, or refused with the tensor's name. */
 #include "train/state.h"
 #include "unit/train/tree.h"
 
@@ -33,8 +33,12 @@ struct rig {
 
 static struct rig *rig_open(double clip_norm)
 {
-    const struct optim_options optim = {.kind = DEVICE_ADAM, .rate = 1e-2, .beta1 = 0.9, .beta2 = 0.99,
-                                        .epsilon = 1e-6, .clip_norm = clip_norm};
+    const struct optim_options optim = {.kind = DEVICE_ADAM,
+                                        .rate = 1e-2,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.99,
+                                        .epsilon = 1e-6,
+                                        .clip_norm = clip_norm};
     const struct device_options options = {"native"};
     struct rig *rig = calloc(1, sizeof *rig);
     struct device_error error;
@@ -99,12 +103,15 @@ static void any_order_of_blocks_gives_the_same_state(void **state)
         for (int i = 0; i < 4; i++)
             state_update(&parts->state, parts->stream, step, parts->state.reduced, clip,
                          orders[step][i], 1, parts->state.block_hashes);
-        assert_memory_equal(whole->state.values, parts->state.values, state_value_bytes(&whole->state));
-        assert_memory_equal(whole->state.block_hashes, parts->state.block_hashes, 4 * sizeof(uint64_t));
+        assert_memory_equal(whole->state.values, parts->state.values,
+                            state_value_bytes(&whole->state));
+        assert_memory_equal(whole->state.block_hashes, parts->state.block_hashes,
+                            4 * sizeof(uint64_t));
     }
     state_hash_all(&whole->state, whole->stream);
     assert_memory_equal(whole->state.block_hashes, parts->state.block_hashes, 4 * sizeof(uint64_t));
-    assert_true(state_hash(&whole->state, whole->stream) == state_hash(&parts->state, parts->stream));
+    assert_true(state_hash(&whole->state, whole->stream) ==
+                state_hash(&parts->state, parts->stream));
     rig_close(whole);
     rig_close(parts);
 }
@@ -245,10 +252,13 @@ static void expect_refused(const char *folder, const struct safetensors_tensor *
 static void tensors_that_are_not_the_models_are_named(void **state)
 {
     static const float values[PARAMS];
-    const struct safetensors_tensor weight = {.name = "w.weight", .type = SAFETENSORS_F32, .dims = 2,
-                                              .shape = {ROWS, 200}, .data = values};
-    const struct safetensors_tensor bias = {.name = "w.bias", .type = SAFETENSORS_F32, .dims = 1,
-                                            .shape = {77}, .data = values};
+    const struct safetensors_tensor weight = {.name = "w.weight",
+                                              .type = SAFETENSORS_F32,
+                                              .dims = 2,
+                                              .shape = {ROWS, 200},
+                                              .data = values};
+    const struct safetensors_tensor bias = {
+        .name = "w.bias", .type = SAFETENSORS_F32, .dims = 1, .shape = {77}, .data = values};
     struct safetensors_tensor other;
     char folder[FOLDER];
 
@@ -267,7 +277,8 @@ static void tensors_that_are_not_the_models_are_named(void **state)
     expect_refused(folder, &bias, &other, "tensor w.weight has another shape");
     other = bias;
     other.type = SAFETENSORS_I32;
-    expect_refused(folder, &weight, &other, "tensor w.bias is I32 of 308 bytes, expected F32 of 308");
+    expect_refused(folder, &weight, &other,
+                   "tensor w.bias is I32 of 308 bytes, expected F32 of 308");
 }
 
 int main(void)

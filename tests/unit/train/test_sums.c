@@ -1,5 +1,5 @@
-/* Partial sums: whoever brings which shard, in whatever order and on however many threads, each top is told once a
- * bucket and has the bits of the canonical tree. */
+/* Partial sums: whoever brings which shard, in whatever order and on however many threads, each top
+ * is told once a bucket and has the bits of the canonical tree. */
 #include "train/sums.h"
 #include "unit/train/tree.h"
 
@@ -32,11 +32,11 @@ struct rig {
     struct device *device;
     struct device_stream *stream;
     struct sums sums;
-    uint32_t shards;                             /* S */
-    struct plan_mask present;                    /* shards with samples */
-    float values[ELEMENTS][PLAN_SHARDS_MAX];     /* of each element in each shard */
-    unsigned told[BUCKETS][SUMS_NODES];          /* how often a top was said to be ready */
-    uint64_t seed;                               /* of all of it */
+    uint32_t shards;                         /* S */
+    struct plan_mask present;                /* shards with samples */
+    float values[ELEMENTS][PLAN_SHARDS_MAX]; /* of each element in each shard */
+    unsigned told[BUCKETS][SUMS_NODES];      /* how often a top was said to be ready */
+    uint64_t seed;                           /* of all of it */
 };
 
 static void rig_open(struct rig *rig)
@@ -60,7 +60,8 @@ static void rig_close(struct rig *rig)
 }
 
 /* A new step. */
-static void rig_begin(struct rig *rig, uint32_t shards, const struct plan_mask *present, uint64_t seed)
+static void rig_begin(struct rig *rig, uint32_t shards, const struct plan_mask *present,
+                      uint64_t seed)
 {
     rig->shards = shards;
     rig->present = *present;
@@ -122,7 +123,8 @@ static void expect_top(struct rig *rig, const struct plan_node *node, unsigned t
 }
 
 /* Shards of a mask in a scattered order. */
-static uint32_t scatter(const struct plan_mask *mask, uint64_t *seed, uint32_t order[PLAN_SHARDS_MAX])
+static uint32_t scatter(const struct plan_mask *mask, uint64_t *seed,
+                        uint32_t order[PLAN_SHARDS_MAX])
 {
     uint32_t count = 0;
 
@@ -194,8 +196,8 @@ static void any_member_in_any_order_has_the_bits_of_the_tree(void **state)
 
 /* ---- a loss --------------------------------------------------------------------------------- */
 
-/* A member has brought some of its shards; a rank is lost and its shards come to this one, some of whose tops become
- * halves of larger ones. What it had is kept. */
+/* A member has brought some of its shards; a rank is lost and its shards come to this one, some of
+ * whose tops become halves of larger ones. What it had is kept. */
 static void check_regroup(struct rig *rig, uint32_t shards, uint64_t seed)
 {
     struct plan_mask present = tree_prefix(shards), mine = tree_some(shards, &seed);
@@ -285,7 +287,8 @@ static void threads_do_not_count(void **state)
             bringers[i].rig = rig;
             bringers[i].which = i;
             bringers[i].count = scatter(&present, &same, bringers[i].order);
-            assert_int_equal(pthread_create(&bringers[i].thread, NULL, bring_share, &bringers[i]), 0);
+            assert_int_equal(pthread_create(&bringers[i].thread, NULL, bring_share, &bringers[i]),
+                             0);
         }
         for (uint32_t i = 0; i < THREADS; i++)
             assert_int_equal(pthread_join(bringers[i].thread, NULL), 0);
@@ -313,7 +316,8 @@ static void expect_distinct_buffers(struct rig *rig, uint32_t count)
         sums_drop(&rig->sums, leaves[i]);
 }
 
-/* Steps that were given up, with shards missing or in one bucket only, give every buffer back, and once. */
+/* Steps that were given up, with shards missing or in one bucket only, give every buffer back, and
+ * once. */
 static void buffers_are_given_back_once(void **state)
 {
     struct rig *rig = malloc(sizeof *rig);

@@ -1,5 +1,5 @@
-/* The canonical tree once more, by its definition and in the plainest way, and values that betray every other order of
- * additions. */
+/* The canonical tree once more, by its definition and in the plainest way, and values that betray
+ * every other order of additions. */
 #ifndef TESTS_UNIT_TRAIN_TREE_H
 #define TESTS_UNIT_TRAIN_TREE_H
 
@@ -10,8 +10,8 @@ uint64_t tree_random(uint64_t *seed);
 /* Of any sign and a magnitude between 2^-12 and 2^12; now and then -0.0. */
 float tree_value(uint64_t *seed);
 
-/* Sum over the present shards among [first, first + size), size a power of two: left half + right half; a half
- * without a present shard is not there. At least one must be present. */
+/* Sum over the present shards among [first, first + size), size a power of two: left half + right
+ * half; a half without a present shard is not there. At least one must be present. */
 float tree_sum(const float *values, const struct plan_mask *present, uint32_t first, uint32_t size);
 
 /* The power of two that holds S shards. */
