@@ -267,6 +267,40 @@ def leaves(cluster, reference, rng):
     judge(cluster, reference, 8, [n for n in names if n != leaver])
 
 
+def pauses_and_goes_on(cluster, reference, rng):
+    """A leaver makes them fewer than min: the rest keep the state, wait, and go on with somebody new."""
+    cluster.coordinator()
+    names = workers(cluster, 2, low=2)
+    cluster.wait_steps("w0", rng.randrange(3, 9))
+    leaver, rest = rng.sample(names, 2)
+    cluster.processes[leaver].send_signal(signal.SIGTERM)
+    cluster.join(leaver)
+    cluster.wait(lambda: "paused: waiting for 1 more" in cluster.words(rest), "the pause")
+    cluster.worker("newcomer", "--min", "2", "--max", "2", *common())
+    for name in (rest, "newcomer"):
+        cluster.join(name)
+    judge(cluster, reference, 8, (rest, "newcomer"))
+
+
+def all_leave_and_resume(cluster, reference, rng):
+    """Everybody is told to go, one after the other or at once: each exits 0, and a checkpoint holds the last step."""
+    ckpt = cluster.path("ckpt")
+    cluster.coordinator()
+    names = workers(cluster, rng.randrange(1, 4), "--ckpt", ckpt, low=1)
+    cluster.wait_steps("w0", rng.randrange(3, 9))
+    for name in names:
+        cluster.processes[name].send_signal(signal.SIGTERM)
+        time.sleep(rng.choice((0, 0.2)))
+    for name in names:
+        cluster.join(name)
+    later = ["x0", "x1"]
+    for name in later:
+        cluster.worker(name, "--min", "2", "--max", "2", "--ckpt", ckpt, *common())
+    for name in later:
+        cluster.join(name)
+    judge(cluster, reference, 8, later)
+
+
 def coordinator_restarts(cluster, reference, rng):
     cluster.coordinator()
     names = workers(cluster, 3, low=2)
@@ -319,7 +353,7 @@ def stories():
     for count, shards in ((1, 8), (2, 8), (3, 8), (4, 8), (5, 16), (6, 16), (7, 32), (8, 64)):
         table[f"world {count} of {shards} shards"] = world(count, shards)
     for story in (two_at_once, all_but_one, joiner, grows, joins_from_a_checkpoint, leaves,
-                  coordinator_restarts, resumes_at_another_size):
+                  pauses_and_goes_on, all_leave_and_resume, coordinator_restarts, resumes_at_another_size):
         table[story.__name__.replace("_", " ")] = story
     return table
 

@@ -77,6 +77,15 @@ void exchange_begin(struct exchange *x, const struct exchange_config *config)
     x->words_open = config->world;
 }
 
+/* The words of others may have opened it as a whole step: nobody has sent more than words. */
+void exchange_words_only(struct exchange *x)
+{
+    for (uint32_t b = 0; b < x->config.bucket_count; b++)
+        assert(x->piece_count[b] == 0);
+    x->config.bucket_count = 0;
+    x->results_open = 0;
+}
+
 /* After the last word the chunks whose pieces are all here can be added. */
 static void take_word(struct exchange *x, uint32_t from, const struct exchange_word *word,
                       struct exchange_actions *actions)

@@ -13,6 +13,7 @@
  *
  *     exchange_begin(&x, &config)                     from here on pieces and words are taken: peers may be
  *                                                     one step ahead
+ *     exchange_words_only(&x)                         before start, where everybody agreed to stop before the step
  *     exchange_start(&x, &word, actions)              SEND_WORD; a world of one may be complete at once
  *     exchange_node_ready(&x, bucket, node, actions)  one of my nodes has its value in this bucket
  *     exchange_piece(&x, from, bucket, chunk, node, actions)     a piece has arrived, whole
@@ -114,6 +115,7 @@ struct exchange {
 };
 
 void exchange_begin(struct exchange *x, const struct exchange_config *config);
+void exchange_words_only(struct exchange *x);
 void exchange_start(struct exchange *x, const struct exchange_word *mine,
                     struct exchange_actions *actions);
 enum exchange_fault exchange_node_ready(struct exchange *x, uint32_t bucket, uint32_t node,

@@ -330,7 +330,10 @@ void reduce_start(struct trainer *t, const struct elastic_action *action)
     assert(x != NULL);
     fault_point(t, action->words_only ? "last" : "start", action->step);
     t->exchange_started[slot] = true;
-    reduce_prepare(t);
+    if (action->words_only)
+        exchange_words_only(x);
+    else
+        reduce_prepare(t);
     exchange_start(x, &word, &actions);
     carry_out(t, slot, &actions);
     offer_ready_tops(t, slot);
