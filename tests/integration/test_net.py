@@ -1,0 +1,381 @@
+#!/usr/bin/env python3
+"""Real programs on a network: start-up as a person sees it, refusals, strangers, and three hosts (network namespaces)
+over IPv4 and IPv6 with cuts between them. Where a job goes on, its bits are those of the undisturbed run.
+
+usage: test_net.py --bin FOLDER [--release FOLDER] [--only TEXT]
+"""
+import argparse
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import checker  # noqa: E402
+from cluster import Cluster, Failure  # noqa: E402
+from hosts import Hosts  # noqa: E402
+
+SAMPLES = 2000
+TESTS = []
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def common(epochs=2, *more, low=1, high=3):
+    return ["--epochs", str(epochs), "--global-batch", "128", "--shards", "8", "--seed", "5", "--threads", "1",
+            "--isa", "avx2", "--log-samples", "--min", str(low), "--max", str(high), *more]
+
+
+REFERENCE = {}
+
+
+def judge(cluster, survivors, epochs=2):
+    """One chain of bits, every sample once; the undisturbed run is made once."""
+    if epochs not in REFERENCE:
+        alone = Cluster(cluster.bin, keep=True)
+        with alone:
+            alone.worker("alone", "--standalone", *common(epochs))
+            alone.join("alone")
+        REFERENCE[epochs] = alone.logs["alone"]
+    wrong = checker.check_history(list(cluster.logs.values()), REFERENCE[epochs], SAMPLES,
+                                  [cluster.logs[name] for name in survivors])
+    expect(not wrong, "; ".join(wrong[:5]), cluster)
+
+
+def expect(holds, what, cluster=None):
+    if not holds:
+        raise Failure(what + ("\n" + cluster.all_words() if cluster else ""))
+
+
+def expect_words(cluster, name, *words):
+    said = cluster.words(name, 400)
+    for word in words:
+        expect(word in said, f"{name} does not say '{word}'", cluster)
+
+
+def muster(cluster, *words):
+    done = subprocess.run([os.path.join(cluster.bin, "muster"), *words], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def job(cluster):
+    code, out, err = muster(cluster, "status", "--json", "--http", cluster.http)
+    expect(code == 0, "muster status: " + err, cluster)
+    return json.loads(out)["jobs"][0]
+
+
+# ---- start-up and refusals ---------------------------------------------------------------------------
+
+@test
+def start_up_says_who_is_missing(cluster):
+    cluster.coordinator()
+    cluster.worker("w0", *common(low=3))
+    cluster.wait(lambda: "waiting for 2 more (1 of min 3), since" in cluster.words("w0"), "the first sentence")
+    cluster.worker("w1", *common(low=3))
+    cluster.wait(lambda: "waiting for 1 more (2 of min 3)" in cluster.words("w0"), "the second sentence")
+    state = job(cluster)
+    expect(state["state"] == "forming" and len(state["members"]) == 2 and state["min"] == 3, json.dumps(state))
+    cluster.worker("w2", *common(low=3))
+    for name in ("w0", "w1", "w2"):
+        cluster.join(name)
+        expect_words(cluster, name, "generation 1: rank", "rendezvous", "connect", "recompute")
+    judge(cluster, ("w0", "w1", "w2"))
+
+
+@test
+def status_shows_the_job(cluster):
+    cluster.coordinator()
+    for i in range(3):
+        cluster.worker(f"w{i}", *common(200))
+    cluster.wait_steps("w0", 12)
+    cluster.processes["w2"].kill()
+    cluster.wait(lambda: job(cluster)["recoveries"] == 1 and job(cluster)["step"] > 20, "a recovery in the status")
+    cluster.wait(lambda: job(cluster)["samples_per_s"] > 0, "a speed in the status", 30)
+    state = job(cluster)
+    expect(state["state"] == "running" and state["generation"] == 2 and state["world"] == 2 and state["loss"] > 0,
+           json.dumps(state))
+    for phase in ("detect", "push", "rendezvous", "connect", "state", "recompute"):
+        expect(isinstance(state["last_recovery"].get(phase + "_us"), int), json.dumps(state))
+    expect(state["last_recovery"]["push_us"] > 0 and state["last_recovery"]["connect_us"] > 0, json.dumps(state))
+    for member, rank in zip(sorted(state["members"], key=lambda m: m["rank"]), range(2)):
+        expect(member["rank"] == rank and member["state"] == "running" and member["pid"] > 0 and
+               member["node"] and member["host"], json.dumps(state))
+    code, out, _ = muster(cluster, "status", "--http", cluster.http)
+    expect(code == 0 and "1 recovery" in out and "running" in out, out)
+    expect(all(len(line) <= 100 for line in out.splitlines()), "wider than 100 columns:\n" + out)
+    code, out, err = muster(cluster, "why", "--state", cluster.path("state"))
+    expect(code == 0, err)
+    for word in ("w0", "w1"):
+        cluster.processes[word].send_signal(signal.SIGINT)
+        cluster.join(word)
+
+
+@test
+def another_spec_is_refused_with_both_values(cluster):
+    cluster.coordinator()
+    cluster.worker("w0", *common(low=2))
+    cluster.wait(lambda: "waiting for 1 more" in cluster.words("w0"), "the first worker")
+    for options, word, here, there in (
+            (("--lr", "0.5"), "spec", "lr=0.001", "lr=0.5"), (("--seed", "6"), "spec", "seed=5", "seed=6"),
+            (("--shards", "16"), "spec", "shards=8", "shards=16")):
+        name = f"other-{options[0]}"
+        cluster.worker(name, *common(2, *options, low=2))
+        cluster.join(name, 77)
+        expect_words(cluster, name, f"the {word} differs", here, there)
+    cluster.worker("w1", *common(low=2))
+    for name in ("w0", "w1"):
+        cluster.join(name)
+    judge(cluster, ("w0", "w1"))
+
+
+@test
+def no_coordinator_at_the_start_is_69(cluster):
+    cluster.tcp = "127.0.0.1:1"
+    begin = time.monotonic()
+    cluster.worker("w0", "--connect-timeout", "1500ms", *common())
+    cluster.join("w0", 69)
+    expect(1.4 < time.monotonic() - begin < 20, "it did not try for --connect-timeout")
+    expect_words(cluster, "w0", "127.0.0.1:1", "1500 ms", "refused")
+
+
+@test
+def a_coordinator_that_comes_late_is_waited_for(cluster):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        cluster.tcp = "127.0.0.1:%d" % probe.getsockname()[1]
+    cluster.worker("w0", *common())
+    time.sleep(1)
+    cluster.coordinator(listen=cluster.tcp)
+    cluster.join("w0")
+    judge(cluster, ("w0",))
+
+
+@test
+def off_loopback_needs_insecure(cluster):
+    done = subprocess.run([os.path.join(cluster.bin, "muster-coordinator"), "--listen", "0.0.0.0:0", "--http",
+                           "127.0.0.1:0", "--state", cluster.path("s")], capture_output=True, text=True, timeout=30)
+    expect(done.returncode == 64 and "--insecure" in done.stderr and "0.0.0.0" in done.stderr, done.stderr)
+
+
+@test
+def the_coordinator_goes_and_comes_back(cluster):
+    """Training goes on; a restarted one finds the job again and notices a loss that comes later."""
+    cluster.coordinator()
+    names = ["w0", "w1", "w2"]
+    for name in names:
+        cluster.worker(name, *common(12, high=3))
+    cluster.wait_steps("w0", 5)
+    cluster.processes["coordinator"].kill()
+    cluster.processes["coordinator"].wait()
+    steps = len(cluster.events("w0", "step"))
+    cluster.wait_steps("w0", steps + 10)
+    expect_words(cluster, "w0", "the coordinator is gone; training goes on")
+    cluster.coordinator(listen=cluster.tcp)
+    cluster.wait(lambda: [m["state"] for m in job(cluster)["members"]] == ["running"] * 3, "all to be back")
+    expect(job(cluster)["generation"] == 1, "another generation", cluster)
+    cluster.processes["w1"].kill()
+    for name in ("w0", "w2"):
+        cluster.join(name)
+        expect_words(cluster, name, "the coordinator is back", "generation 2")
+    judge(cluster, ("w0", "w2"), 12)
+
+
+# ---- strangers -----------------------------------------------------------------------------------------
+
+def data_addresses(cluster):
+    return [m["data_address"] for m in job(cluster)["members"]]
+
+
+def memory_kib(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+
+@test
+def strangers_on_the_data_port_disturb_nobody(cluster):
+    cluster.coordinator()
+    for name in ("w0", "w1"):
+        cluster.worker(name, *common(24, low=2, high=2))
+    cluster.wait_steps("w0", 3)
+    before = memory_kib(cluster.processes["w0"].pid)
+    open_ones = []
+    for address in data_addresses(cluster):
+        host, port = address.rsplit(":", 1)
+        for content in (b"", b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 4096, os.urandom(20000), bytes(64),
+                        struct.pack("<QQQ", 2 ** 64 - 1, 2 ** 63, 1) * 300):
+            stranger = socket.create_connection((host, int(port)), timeout=5)
+            stranger.settimeout(0.2)
+            try:
+                stranger.sendall(content)
+                stranger.recv(1024)
+            except OSError:
+                pass
+            open_ones.append(stranger)
+        for _ in range(100):
+            open_ones.append(socket.create_connection((host, int(port)), timeout=5))
+    at = len(cluster.events("w0", "step"))
+    cluster.wait_steps("w0", at + 20)
+    grown = memory_kib(cluster.processes["w0"].pid) - before
+    for stranger in open_ones:
+        stranger.close()
+    for name in ("w0", "w1"):
+        cluster.join(name)
+    expect([e["generation"] for e in cluster.events("w0", "generation")] == [1], "strangers ended a generation", cluster)
+    expect(grown < 65536, f"strangers made it grow by {grown} KiB")
+    judge(cluster, ("w0", "w1"), 24)
+
+
+# ---- three hosts ---------------------------------------------------------------------------------------
+
+class Spread(Cluster):
+    """A cluster on hosts: the coordinator on host 0, workers where they are put."""
+
+    def __init__(self, bin_folder, hosts, version=4):
+        super().__init__(bin_folder)
+        self.hosts, self.version, self.at = hosts, version, 0
+
+    def spawn(self, name, argv, env=None, stdout=None):
+        return super().spawn(name, self.hosts.argv(self.at, argv), env, stdout)
+
+    def start(self):
+        address = self.hosts.address(0, self.version)
+        address = f"[{address}]:7070" if self.version == 6 else f"{address}:7070"
+        self.at = 0
+        self.coordinator("--insecure", listen=address)
+
+    def put(self, host, name, *options):
+        self.at = host
+        self.worker(name, "--node", f"host{host}", *options)
+
+
+@test
+def three_hosts_over_ipv4_lose_one_and_get_another(hosts, version=4):
+    with Spread(BIN, hosts, version) as cluster:
+        cluster.start()
+        for i in range(3):
+            cluster.put(i, f"w{i}", *common(16))
+        cluster.wait_steps("w0", 6)
+        cluster.processes["w1"].kill()
+        at = len(cluster.events("w0", "step"))
+        cluster.wait_steps("w0", at + 4)
+        cluster.put(1, "newcomer", *common(16))
+        for name in ("w0", "w2", "newcomer"):
+            cluster.join(name)
+        expect(cluster.events("newcomer", "step"), "the newcomer never got in", cluster)
+        judge(cluster, ("w0", "w2", "newcomer"), 16)
+
+
+@test
+def three_hosts_over_ipv6_lose_one_and_get_another(hosts):
+    three_hosts_over_ipv4_lose_one_and_get_another(hosts, 6)
+
+
+@test
+def a_host_that_falls_silent_is_left_behind(hosts):
+    """Its link is cut without a word. The others are at work again within seconds; it harms nothing."""
+    with Spread(BIN, hosts) as cluster:
+        cluster.start()
+        for i in range(3):
+            cluster.put(i, f"w{i}", *common(40))
+        cluster.wait_steps("w0", 8)
+        begin = time.monotonic()
+        hosts.drop(2)
+        at = len(cluster.events("w0", "step"))
+        cluster.wait(lambda: len(cluster.events("w0", "generation")) == 2 and
+                     len(cluster.events("w0", "step")) > at + 2, "the others to go on")
+        took = time.monotonic() - begin
+        expect(took < 15, f"they went on after {took:.1f} s", cluster)
+        for name in ("w0", "w1"):
+            cluster.join(name)
+        cluster.processes["w2"].kill()
+        cluster.processes["w2"].wait()
+        expect_words(cluster, "coordinator", "rank 2 on host2", "silent")
+        judge(cluster, ("w0", "w1"), 40)
+
+
+@test
+def two_that_cannot_reach_each_other_are_told_apart(hosts):
+    """The data plane between hosts 1 and 2 is cut, both still answer the coordinator: one goes, the rest goes on."""
+    with Spread(BIN, hosts) as cluster:
+        cluster.start()
+        for i in range(3):
+            cluster.put(i, f"w{i}", *common(40))
+        cluster.wait_steps("w0", 8)
+        hosts.drop(1, 2)
+        codes = [cluster.join(f"w{i}", None) for i in range(3)]
+        expect(codes[0] == 0 and sorted(codes[1:]) == [0, 75], f"ends {codes}", cluster)
+        expect_words(cluster, "coordinator", "rank 1 on host1", "rank 2 on host2", "data")
+        judge(cluster, [f"w{i}" for i in range(3) if codes[i] == 0], 40)
+
+
+@test
+def a_coordinator_that_is_cut_off_stops_nobody(hosts):
+    with Spread(BIN, hosts) as cluster:
+        cluster.start()
+        for i in (1, 2):
+            cluster.put(i, f"w{i}", *common(40))
+        cluster.wait_steps("w1", 8)
+        hosts.drop(0)
+        at = len(cluster.events("w1", "step"))
+        cluster.wait_steps("w1", at + 100)
+        hosts.heal()
+        for name in ("w1", "w2"):
+            cluster.join(name)
+        judge(cluster, ("w1", "w2"), 40)
+
+
+@test
+def a_data_address_behind_a_firewall_is_named(hosts):
+    with Spread(BIN, hosts) as cluster:
+        cluster.start()
+        hosts.drop(1, port=7171)
+        cluster.put(0, "w0", *common(2, low=2, high=2))
+        cluster.put(1, "w1", *common(2, "--data-listen", hosts.address(1) + ":7171", low=2, high=2))
+        cluster.wait(lambda: "its data address cannot be reached (a firewall? see --data-listen)" in
+                     cluster.words("coordinator", 100), "the address to be named", 60)
+        expect_words(cluster, "coordinator", "host1")
+
+
+BIN = None
+
+
+def main():
+    global BIN
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--release")
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    BIN = os.path.abspath(args.bin)
+    counts, unusable = {"passed": 0, "failed": 0, "skipped": 0}, Hosts.usable()
+    for function in TESTS:
+        name, on_hosts = function.__name__, "hosts" in function.__code__.co_varnames[:1]
+        if args.only not in name:
+            continue
+        if on_hosts and unusable:
+            print(f"skip {name}: {unusable}")
+            counts["skipped"] += 1
+            continue
+        begin = time.monotonic()
+        try:
+            with Hosts(3) if on_hosts else Cluster(BIN) as place:
+                function(place)
+            print(f"ok {name} ({time.monotonic() - begin:.1f} s)", flush=True)
+            counts["passed"] += 1
+        except Exception as problem:
+            print(f"FAIL {name}: {problem if isinstance(problem, Failure) else traceback.format_exc()}", flush=True)
+            counts["failed"] += 1
+    print("+ {passed} {failed} {skipped}".format(**counts))
+    return counts["failed"] > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
