@@ -13,6 +13,7 @@
 #include <sqlite3.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -40,6 +41,21 @@ struct rig {
     unsigned record_count;              /* of records */
     char error[512];                    /* of opening or loading */
 };
+
+/* SQLite's calls come here: counted, and carried out. */
+static unsigned syncs;
+
+__attribute__((visibility("default"))) int fsync(int file)
+{
+    __atomic_add_fetch(&syncs, 1, __ATOMIC_RELAXED);
+    return (int)syscall(SYS_fsync, file);
+}
+
+__attribute__((visibility("default"))) int fdatasync(int file)
+{
+    __atomic_add_fetch(&syncs, 1, __ATOMIC_RELAXED);
+    return (int)syscall(SYS_fdatasync, file);
+}
 
 static void on_stored(void *owner, uint64_t lsn, const char *error)
 {
@@ -190,6 +206,23 @@ static void what_was_stored_is_there_again(void **state)
     assert_int_equal(rig->records[4].length, 1 << 20);
     assert_memory_equal(rig->records[4].bytes, large, sizeof rig->records[4].bytes);
     free(large);
+    rig_free(rig);
+}
+
+static void nothing_is_answered_before_it_is_synced(void **state)
+{
+    struct rig *rig = rig_new();
+
+    (void)state;
+    start(rig);
+    for (uint64_t lsn = 1; lsn <= 20; lsn++) {
+        unsigned before = __atomic_load_n(&syncs, __ATOMIC_RELAXED);
+
+        put_text(rig, lsn, "a", "x");
+        wait_for(rig, (unsigned)lsn);
+        if (__atomic_load_n(&syncs, __ATOMIC_RELAXED) == before)
+            fail_msg("put %llu was answered without a sync", (unsigned long long)lsn);
+    }
     rig_free(rig);
 }
 
@@ -537,6 +570,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_stored_is_there_again),
+        cmocka_unit_test(nothing_is_answered_before_it_is_synced),
         cmocka_unit_test(answers_come_in_the_order_of_the_puts),
         cmocka_unit_test(closing_writes_what_is_under_way_without_a_word),
         cmocka_unit_test(what_was_answered_survives_a_crash),

@@ -12,34 +12,35 @@
 #define WORLDS 8
 #define SHARDS 64
 
-/* Runs a program on one value a node; slots are written once before they are read. */
-static float execute(const struct plan_program *program, const float *inputs, uint32_t count)
+/* Runs a program on one value a node; slots are written before they are read, and the left operand
+ * stands left. */
+static float execute(const struct plan_program *program, const struct plan_node *nodes,
+                     const float *inputs, uint32_t count)
 {
-    float temps[PLAN_TEMPS_MAX], result = NAN;
-    bool full[PLAN_TEMPS_MAX] = {false};
+    float values[PLAN_NODES_MAX + PLAN_TEMPS_MAX];
+    uint32_t places[PLAN_NODES_MAX + PLAN_TEMPS_MAX], slots = count + program->temp_count;
+    float result = NAN;
 
     assert_true(program->op_count >= 1 && program->op_count <= PLAN_OPS_MAX);
     assert_true(program->temp_count <= PLAN_TEMPS_MAX);
+    for (uint32_t k = 0; k < slots; k++) {
+        values[k] = k < count ? inputs[k] : NAN;
+        places[k] = k < count ? (uint32_t)nodes[k].index << nodes[k].level : UINT32_MAX;
+    }
     for (uint32_t k = 0; k < program->op_count; k++) {
         const struct plan_op *op = &program->ops[k];
-        float sides[2];
+        bool copy = op->b == PLAN_COPY;
 
-        for (int side = 0; side < 2; side++) {
-            uint32_t slot = side == 0 ? op->a : op->b;
-
-            if (slot == PLAN_COPY && side == 1)
-                continue;
-            assert_true(slot < count + program->temp_count);
-            assert_true(slot < count || full[slot - count]);
-            sides[side] = slot < count ? inputs[slot] : temps[slot - count];
-        }
-        result = op->b == PLAN_COPY ? sides[0] : sides[0] + sides[1];
+        assert_true(op->a < slots && places[op->a] != UINT32_MAX);
+        assert_true(copy || (op->b < slots && places[op->b] != UINT32_MAX));
+        assert_true(copy || places[op->a] < places[op->b]);
+        result = copy ? values[op->a] : values[op->a] + values[op->b];
         assert_int_equal(op->dst == PLAN_RESULT, k + 1 == program->op_count);
-        if (op->dst != PLAN_RESULT) {
-            assert_true(op->dst >= count && op->dst < count + program->temp_count);
-            temps[op->dst - count] = result;
-            full[op->dst - count] = true;
-        }
+        if (op->dst == PLAN_RESULT)
+            continue;
+        assert_true(op->dst >= count && op->dst < slots);
+        values[op->dst] = result;
+        places[op->dst] = places[op->a];
     }
     return result;
 }
@@ -61,7 +62,7 @@ static float sum_by(uint32_t shards, uint32_t world, const uint16_t *owner,
                              1u << nodes[k].level);
     }
     assert_true(plan_program(shards, &root, nodes, count, present, &program));
-    return execute(&program, inputs, count);
+    return execute(&program, nodes, inputs, count);
 }
 
 static void expect_bits(float got, float expected, uint32_t shards, uint32_t world, uint64_t seed)
