@@ -1,5 +1,6 @@
-/* Whole exchanges of several ranks, their frames delivered in seeded orders: every bucket is added once, everybody
- * comes to the end of every step, and nobody's R is written while somebody may still need what is in it. */
+/* Whole exchanges of several ranks, their frames delivered in seeded orders: every bucket is added
+ * once, everybody comes to the end of every step, and nobody's R is written while somebody may
+ * still need what is in it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -52,8 +53,8 @@ static uint32_t draw(struct world *w, uint32_t below)
 
 static struct exchange *exchange_at(struct world *w, uint32_t r, uint32_t step)
 {
-    struct exchange_config config = {.world = w->ranks, .me = r, .shards = SHARDS, .owner = w->owner,
-                                     .bucket_count = BUCKETS};
+    struct exchange_config config = {
+        .world = w->ranks, .me = r, .shards = SHARDS, .owner = w->owner, .bucket_count = BUCKETS};
     struct rank *me = &w->rank[r];
 
     if (me->begun[step % 2] == step + 1)
@@ -106,7 +107,8 @@ static void carry_out(struct world *w, uint32_t r, uint32_t step,
                 continue;
             post(w, r, to, frame);
         }
-        if (a->type == EXCHANGE_ADD) { /* writes this rank's chunk of R, which may still be on its way */
+        if (a->type == EXCHANGE_ADD) { /* writes this rank's chunk of R, which may still be on its
+                                          way */
             for (uint32_t other = 0; other < w->ranks; other++)
                 assert_true(w->rank[other].step >= step);
             w->rank[r].adds[a->bucket]++;
@@ -215,8 +217,9 @@ static void every_order_comes_to_the_same_end(void **state)
             continue;
         for (uint32_t r = 0; r < w->ranks; r++)
             if (w->rank[r].step != STEPS)
-                fail_msg("seed %u: rank %u of %u stands at step %u, waiting for %u", seed, r, w->ranks,
-                         w->rank[r].step, exchange_missing_rank(exchange_at(w, r, w->rank[r].step)));
+                fail_msg("seed %u: rank %u of %u stands at step %u, waiting for %u", seed, r,
+                         w->ranks, w->rank[r].step,
+                         exchange_missing_rank(exchange_at(w, r, w->rank[r].step)));
     }
     free(w);
 }

@@ -3,6 +3,7 @@
 #include "train/state.h"
 #include "unit/train/tree.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -114,6 +115,25 @@ static void any_order_of_blocks_gives_the_same_state(void **state)
                 state_hash(&parts->state, parts->stream));
     rig_close(whole);
     rig_close(parts);
+}
+
+/* Parameters, first and second moments lie one behind the other. */
+static void moments_have_places_of_their_own(void **state)
+{
+    struct rig *rig = rig_open(0);
+    const float *values = rig->state.values;
+
+    (void)state;
+    state_update(&rig->state, rig->stream, 0, rig->state.reduced, 1.0f, 0, 4, NULL);
+    for (uint64_t i = 0; i < PARAMS; i++) {
+        double g = (double)rig->state.reduced[i] / 8, first = 0.1 * g, second = 0.01 * g * g;
+
+        if (fabs((double)values[PARAMS + i] - first) > 1e-6 * fabs(first) ||
+            fabs((double)values[2 * PARAMS + i] - second) > 1e-6 * second)
+            fail_msg("element %llu: moments %g and %g, expected %g and %g", (unsigned long long)i,
+                     (double)values[PARAMS + i], (double)values[2 * PARAMS + i], first, second);
+    }
+    rig_close(rig);
 }
 
 static void metrics_are_means_over_real_samples(void **state)
@@ -286,6 +306,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_and_chunks_are_all_of_it),
         cmocka_unit_test(any_order_of_blocks_gives_the_same_state),
+        cmocka_unit_test(moments_have_places_of_their_own),
         cmocka_unit_test(metrics_are_means_over_real_samples),
         cmocka_unit_test(the_hash_is_of_the_parameters),
         cmocka_unit_test(the_hash_of_a_large_state_has_one_more_level),

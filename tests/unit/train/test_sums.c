@@ -241,6 +241,31 @@ static void after_a_loss_sums_go_on_growing(void **state)
     free(rig);
 }
 
+/* A shard that has moved to somebody else comes late: it is added to nothing that is sent. */
+static void a_shard_that_is_not_mine_changes_no_top(void **state)
+{
+    const struct plan_node mine = {0, 0, 0};
+    struct plan_mask present = tree_prefix(2);
+    struct rig *rig = malloc(sizeof *rig);
+
+    (void)state;
+    assert_non_null(rig);
+    rig_open(rig);
+    for (uint32_t first = 0; first < 2; first++) {
+        rig_begin(rig, 2, &present, first + 1);
+        sums_tops(&rig->sums, rig->stream, &mine, 1);
+        for (uint32_t k = 0; k < 2; k++) {
+            float *leaf = new_leaf(rig);
+
+            for (uint32_t b = 0; b < BUCKETS; b++)
+                bring(rig, k == 0 ? first : 1 - first, leaf, b);
+        }
+        expect_top(rig, &mine, 1);
+    }
+    rig_close(rig);
+    free(rig);
+}
+
 /* ---- threads -------------------------------------------------------------------------------- */
 
 /* A thread that brings every THREADS-th shard of an order. */
@@ -369,6 +394,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_member_in_any_order_has_the_bits_of_the_tree),
         cmocka_unit_test(after_a_loss_sums_go_on_growing),
+        cmocka_unit_test(a_shard_that_is_not_mine_changes_no_top),
         cmocka_unit_test(threads_do_not_count),
         cmocka_unit_test(buffers_are_given_back_once),
         cmocka_unit_test(without_memory_there_is_no_leaf),
