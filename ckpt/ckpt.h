@@ -1,15 +1,17 @@
-/* Checkpoints: a folder per step with safetensors files and manifest.json, written last. FORMAT.md has the
- * bytes, the crash cases and the promise.
+/* Checkpoints: a folder per step with safetensors files and manifest.json, written last. FORMAT.md
+ * has the bytes, the crash cases and the promise.
  *
  *     ckpt_save(folder, &meta, files, count, keep, &error)      durable when it returns CKPT_OK
  *     ckpt_find(folder, &found, passed_cb, owner, &error)       the newest valid one
  *     ckpt_read(&found, "model.safetensors", name, type, to, bytes, &error)
  *
- * A reader takes the newest valid checkpoint and says what was wrong with the others; with none that is valid
- * it is CKPT_BROKEN, with nothing there at all CKPT_NONE. A manifest never fixes a number of ranks.
+ * A reader takes the newest valid checkpoint and says what was wrong with the others; with none
+ * that is valid it is CKPT_BROKEN, with nothing there at all CKPT_NONE. A manifest never fixes a
+ * number of ranks.
  *
- * Every function may be called from any thread, and by several processes on one folder at once. They block on
- * the disk: call ckpt_save from a thread of its own, with a copy of what changes meanwhile. */
+ * Every function may be called from any thread, and by several processes on one folder at once.
+ * They block on the disk: call ckpt_save from a thread of its own, with a copy of what changes
+ * meanwhile. */
 #ifndef CKPT_CKPT_H
 #define CKPT_CKPT_H
 
@@ -64,22 +66,22 @@ struct ckpt_found {
 /* Called for each folder that was passed over, newest first. */
 typedef void (*ckpt_passed_cb)(void *owner, const struct ckpt_row *row);
 
-/* folder is made when it is missing (its parent must be there). keep: how many are kept (retain.h), older
- * ones are removed only after this one is durable; 0 = all.
+/* folder is made when it is missing (its parent must be there). keep: how many are kept (retain.h),
+ * older ones are removed only after this one is durable; 0 = all.
  *
- * A valid checkpoint of the same step with the same content is kept as it is, and all is well: several workers
- * may save one step. One with other content, or a broken one, is replaced in one exchange of names.
- * CKPT_OLDER: a later generation of this job has written here, so this writer is a ghost (a writer that is
- * alone, generation 0, is the only one and never a ghost). After any error the older checkpoints are as they
- * were, and this one is complete or absent. */
+ * A valid checkpoint of the same step with the same content is kept as it is, and all is well:
+ * several workers may save one step. One with other content, or a broken one, is replaced in one
+ * exchange of names. CKPT_OLDER: a later generation of this job has written here, so this writer is
+ * a ghost (a writer that is alone, generation 0, is the only one and never a ghost). After any
+ * error the older checkpoints are as they were, and this one is complete or absent. */
 enum ckpt_code ckpt_save(const char *folder, const struct ckpt_meta *meta,
                          const struct ckpt_file *files, uint32_t count, uint64_t keep,
                          struct ckpt_error *error);
 enum ckpt_code ckpt_find(const char *folder, struct ckpt_found *found, ckpt_passed_cb passed_cb,
                          void *owner, struct ckpt_error *error);
 
-/* One tensor into the caller's memory; type and size must be right. For many tensors of a file, or to look at
- * shapes first, open it by safetensors.h. */
+/* One tensor into the caller's memory; type and size must be right. For many tensors of a file, or
+ * to look at shapes first, open it by safetensors.h. */
 enum ckpt_code ckpt_read(const struct ckpt_found *found, const char *file, const char *tensor,
                          enum safetensors_type type, void *to, uint64_t bytes,
                          struct ckpt_error *error);

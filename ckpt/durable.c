@@ -1,5 +1,5 @@
-/* After a failure of any step the file is given up and its temporary name removed: nothing is tried twice, since
- * a second fsync would report success for pages that never reached the disk. */
+/* After a failure of any step the file is given up and its temporary name removed: nothing is tried
+ * twice, since a second fsync would report success for pages that never reached the disk. */
 #include "ckpt/durable.h"
 
 #include "ckpt/system.h"

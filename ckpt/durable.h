@@ -1,5 +1,5 @@
-/* The one function that makes bytes durable: temporary file, write, fsync, rename, fsync of the folder; it
- * names the step that failed and leaves no temporary file behind. */
+/* The one function that makes bytes durable: temporary file, write, fsync, rename, fsync of the
+ * folder; it names the step that failed and leaves no temporary file behind. */
 #ifndef CKPT_DURABLE_H
 #define CKPT_DURABLE_H
 

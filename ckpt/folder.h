@@ -1,5 +1,5 @@
-/* Names in a folder of checkpoints: "step-NNNNNNNN" is one, "step-NNNNNNNN.tmp-G-ID" an unfinished one of
- * generation G, anything else is not ours. Private to this library. */
+/* Names in a folder of checkpoints: "step-NNNNNNNN" is one, "step-NNNNNNNN.tmp-G-ID" an unfinished
+ * one of generation G, anything else is not ours. Private to this library. */
 #ifndef CKPT_FOLDER_H
 #define CKPT_FOLDER_H
 
@@ -18,12 +18,13 @@ bool folder_temporary(const char *name, uint64_t *step, uint64_t *generation);
 void folder_step_name(uint64_t step, char *name);
 void folder_temporary_name(uint64_t step, uint64_t generation, char *name);
 
-/* Calls name_cb with the name of every entry but "." and "..". CKPT_NONE: there is no such folder. */
+/* Calls name_cb with the name of every entry but "." and "..". CKPT_NONE: there is no such
+ * folder. */
 enum ckpt_code folder_each(const char *path, void (*name_cb)(void *owner, const char *name),
                            void *owner, struct ckpt_error *error);
 
-/* The checkpoints, newest first, only step and name filled in. *rows is malloc'ed, also after an error.
- * CKPT_NONE: there are none. */
+/* The checkpoints, newest first, only step and name filled in. *rows is malloc'ed, also after an
+ * error. CKPT_NONE: there are none. */
 enum ckpt_code folder_scan(const char *path, struct ckpt_row **rows, uint32_t *count,
                            struct ckpt_error *error);
 

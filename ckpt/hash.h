@@ -1,5 +1,5 @@
-/* Checksums of a file while it is written or read: XXH3-128 of the whole and XXH3-64 of each chunk, so that a
- * damage is found and its place told. Private to this library. */
+/* Checksums of a file while it is written or read: XXH3-128 of the whole and XXH3-64 of each chunk,
+ * so that a damage is found and its place told. Private to this library. */
 #ifndef CKPT_HASH_H
 #define CKPT_HASH_H
 

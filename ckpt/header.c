@@ -1,8 +1,10 @@
-/* The header of a safetensors file: made (by jansson) and parsed (by scan.h, since it may come from anybody).
+/* The header of a safetensors file: made (by jansson) and parsed (by scan.h, since it may come from
+ * anybody).
  *
- * The checks and their order are those of the format's own library (safetensors/src/tensor.rs): UTF-8, syntax,
- * then by offset: no hole and no overlap, a size that does not overflow, a size as the shape says, and the end
- * of the last one the end of the file. Beyond it, names and metadata keys that come twice are refused. */
+ * The checks and their order are those of the format's own library (safetensors/src/tensor.rs):
+ * UTF-8, syntax, then by offset: no hole and no overlap, a size that does not overflow, a size as
+ * the shape says, and the end of the last one the end of the file. Beyond it, names and metadata
+ * keys that come twice are refused. */
 #include "ckpt/safetensors.h"
 
 #include "ckpt/scan.h"
@@ -102,8 +104,8 @@ static json_t *header_json(const struct safetensors_tensor *tensors, uint32_t co
         const char *why = refusal(t, root);
 
         if (why != NULL) {
-            (void)ckpt_fail(error, CKPT_FORMAT, "tensor %.*s: %s", SAFETENSORS_NAME_BYTES - 1, t->name,
-                            why);
+            (void)ckpt_fail(error, CKPT_FORMAT, "tensor %.*s: %s", SAFETENSORS_NAME_BYTES - 1,
+                            t->name, why);
             goto failed;
         }
         (void)safetensors_bytes(t, &bytes);
@@ -127,8 +129,8 @@ static enum ckpt_code frame(const char *text, char **header, size_t *header_byte
     size_t length = strlen(text), padded = (8 + length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 
     if (padded - 8 > SAFETENSORS_HEADER_BYTES)
-        return ckpt_fail(error, CKPT_LIMIT, "a header of %zu bytes, at most %u are read", padded - 8,
-                         SAFETENSORS_HEADER_BYTES);
+        return ckpt_fail(error, CKPT_LIMIT, "a header of %zu bytes, at most %u are read",
+                         padded - 8, SAFETENSORS_HEADER_BYTES);
     *header = malloc(padded);
     if (*header == NULL)
         return ckpt_fail(error, CKPT_MEMORY, "out of memory for a header");
@@ -234,7 +236,8 @@ static bool parse_tensor(struct scan *s, struct safetensors_tensor *t)
            (seen == 7 || scan_bad(s, "a tensor lacks dtype, shape or data_offsets"));
 }
 
-/* {"key":"value",..}: read past, but each key once. Few and short keys, so looking back is enough. */
+/* {"key":"value",..}: read past, but each key once. Few and short keys, so looking back is
+ * enough. */
 static bool parse_metadata(struct scan *s)
 {
     char *text = malloc(METADATA_TEXT);

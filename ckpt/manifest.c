@@ -1,5 +1,6 @@
-/* The checksum is XXH3-128 of every byte before its own key, which always is the last one and written in one
- * way, so that no bit of the file is free to change: neither white space nor a digit beyond a double. */
+/* The checksum is XXH3-128 of every byte before its own key, which always is the last one and
+ * written in one way, so that no bit of the file is free to change: neither white space nor a digit
+ * beyond a double. */
 #include "ckpt/manifest.h"
 
 #include "ckpt/hash.h"
@@ -173,7 +174,8 @@ static void take_bytes(struct taker *t, const char *key, uint8_t bytes[16])
     }
 }
 
-/* As many chunks as the file's size says: the array, which is in memory already, bounds what is asked for. */
+/* As many chunks as the file's size says: the array, which is in memory already, bounds what is
+ * asked for. */
 static void take_chunks(struct taker *t, struct manifest_file *file)
 {
     json_t *chunks = json_object_get(t->root, "chunks");
@@ -193,7 +195,8 @@ static void take_chunks(struct taker *t, struct manifest_file *file)
     for (size_t i = 0; i < count; i++) {
         json_t *one = json_array_get(chunks, i);
 
-        if (json_string_length(one) != 16 || !parse_hex(json_string_value(one), 16, &file->chunks[i]))
+        if (json_string_length(one) != 16 ||
+            !parse_hex(json_string_value(one), 16, &file->chunks[i]))
             take_wrong(t, "chunks");
     }
     file->chunk_count = (uint32_t)count;
@@ -257,7 +260,8 @@ static const char *take_all(json_t *root, struct manifest *m)
     return t.wrong;
 }
 
-/* The last bytes are the checksum's, in the one way they are written, and it is that of all before. */
+/* The last bytes are the checksum's, in the one way they are written, and it is that of all
+ * before. */
 static enum ckpt_code check_sum(const char *text, size_t bytes, const char *path,
                                 struct ckpt_error *error)
 {
@@ -274,8 +278,9 @@ static enum ckpt_code check_sum(const char *text, size_t bytes, const char *path
     if (memcmp(told, TAIL_HEAD, sizeof TAIL_HEAD - 1) != 0 || memcmp(told + 49, TAIL_END, 4) != 0)
         return ckpt_fail(error, CKPT_FORMAT, "%s: its end is not that of a manifest: truncated or "
                                              "edited", ckpt_tail(path));
-    return ckpt_fail(error, CKPT_FORMAT, "%s: its checksum is not that of its content, which has %s",
-                     ckpt_tail(path), sum);
+    return ckpt_fail(error, CKPT_FORMAT,
+                     "%s: its checksum is not that of its content, which has %s", ckpt_tail(path),
+                     sum);
 }
 
 enum ckpt_code manifest_parse(const char *text, size_t bytes, const char *path, struct manifest *m,

@@ -1,5 +1,5 @@
-/* manifest.json: what a checkpoint holds, and the checksums that prove it. Private to this library; FORMAT.md
- * has its keys. */
+/* manifest.json: what a checkpoint holds, and the checksums that prove it. Private to this library;
+ * FORMAT.md has its keys. */
 #ifndef CKPT_MANIFEST_H
 #define CKPT_MANIFEST_H
 
@@ -8,7 +8,8 @@
 #define MANIFEST_NAME      "manifest.json"
 #define MANIFEST_BYTES_MAX (4u << 20)
 
-/* Characters behind the last byte that the manifest's own checksum covers: its key, its value, the end. */
+/* Characters behind the last byte that the manifest's own checksum covers: its key, its value, the
+ * end. */
 #define MANIFEST_TAIL_BYTES 53
 
 struct manifest_file {
@@ -26,12 +27,12 @@ struct manifest {
     uint32_t count; /* of files */
 };
 
-/* Text of a manifest with its checksum, malloc'ed; NULL: out of memory, or a value that JSON does not have (a
- * name that is not UTF-8, a number of 64 bits, a loss scale that is not finite). */
+/* Text of a manifest with its checksum, malloc'ed; NULL: out of memory, or a value that JSON does
+ * not have (a name that is not UTF-8, a number of 64 bits, a loss scale that is not finite). */
 char *manifest_text(const struct manifest *manifest);
 
-/* Parses and checks: the checksum first, so that a parser never sees what was damaged by chance. path is for
- * the sentence. Release it, also after an error. */
+/* Parses and checks: the checksum first, so that a parser never sees what was damaged by chance.
+ * path is for the sentence. Release it, also after an error. */
 enum ckpt_code manifest_parse(const char *text, size_t bytes, const char *path,
                               struct manifest *manifest, struct ckpt_error *error);
 void manifest_release(struct manifest *manifest); /* accepts an empty one */

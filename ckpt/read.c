@@ -12,7 +12,8 @@
 
 static enum ckpt_code refused(const char *path, const char *step, struct ckpt_error *error)
 {
-    return ckpt_fail(error, CKPT_SYSTEM, "%s: %s failed: %s", ckpt_tail(path), step, strerror(errno));
+    return ckpt_fail(error, CKPT_SYSTEM, "%s: %s failed: %s", ckpt_tail(path), step,
+                     strerror(errno));
 }
 
 enum ckpt_code read_open(const char *path, int *fd, struct ckpt_error *error)

@@ -6,7 +6,8 @@
 
 #include <stdint.h>
 
-/* For reading; *fd is never 0, so that 0 can mean "not open". A file that is missing is CKPT_FORMAT. */
+/* For reading; *fd is never 0, so that 0 can mean "not open". A file that is missing is
+ * CKPT_FORMAT. */
 enum ckpt_code read_open(const char *path, int *fd, struct ckpt_error *error);
 void read_close(int fd);
 

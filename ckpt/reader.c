@@ -45,8 +45,8 @@ static enum ckpt_code all_broken(const char *folder, const struct ckpt_row *rows
         if (!fits)
             break;
     }
-    return ckpt_fail(error, CKPT_BROKEN, "none of the %u checkpoints in %s is valid (%s): %s", count,
-                     ckpt_tail(folder), names, rows[0].why);
+    return ckpt_fail(error, CKPT_BROKEN, "none of the %u checkpoints in %s is valid (%s): %s",
+                     count, ckpt_tail(folder), names, rows[0].why);
 }
 
 enum ckpt_code ckpt_find(const char *folder, struct ckpt_found *found, ckpt_passed_cb passed_cb,

@@ -1,12 +1,13 @@
 /* Which old folders go: pure rules. Private to this library.
  *
- * Checkpoints: when step K has become durable, the newest `keep` that look whole (a manifest with its checksum,
- * all files there in their sizes) among those up to K are kept, K being one of them. What is older than these
- * goes, whole or not; a broken one between them stays to be seen. Steps after K (left by a run that was
- * resumed from before them) stay: they are not this run's to judge.
+ * Checkpoints: when step K has become durable, the newest `keep` that look whole (a manifest with
+ * its checksum, all files there in their sizes) among those up to K are kept, K being one of them.
+ * What is older than these goes, whole or not; a broken one between them stays to be seen. Steps
+ * after K (left by a run that was resumed from before them) stay: they are not this run's to judge.
  *
- * Unfinished folders (tmp): when step K has become durable, one of a step up to K goes if its generation is
- * older than the writer's (it would be refused) or if nothing was done in it for an hour (its writer is dead). */
+ * Unfinished folders (tmp): when step K has become durable, one of a step up to K goes if its
+ * generation is older than the writer's (it would be refused) or if nothing was done in it for an
+ * hour (its writer is dead). */
 #ifndef CKPT_RETAIN_H
 #define CKPT_RETAIN_H
 

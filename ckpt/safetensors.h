@@ -1,12 +1,14 @@
-/* safetensors files: u64 length of the header (little endian), JSON header, data. FORMAT.md has the rules.
+/* safetensors files: u64 length of the header (little endian), JSON header, data. FORMAT.md has the
+ * rules.
  *
  *     safetensors_open(path, &file, &error)                      checks the whole header
  *     safetensors_find(&file, name)                              type, shape
  *     safetensors_read(&file, name, type, to, bytes, &error)     into the caller's memory
  *     safetensors_close(&file)
  *
- * The header is parsed by a bounded parser of its own: limits before memory, duplicate keys refused, no holes, no
- * overlap, no trailing bytes. Every sentence names the file. An open file may be read by several threads. */
+ * The header is parsed by a bounded parser of its own: limits before memory, duplicate keys
+ * refused, no holes, no overlap, no trailing bytes. Every sentence names the file. An open file may
+ * be read by several threads. */
 #ifndef CKPT_SAFETENSORS_H
 #define CKPT_SAFETENSORS_H
 
@@ -20,8 +22,8 @@
 #define SAFETENSORS_TENSORS_MAX  65536
 #define SAFETENSORS_HEADER_BYTES (8u << 20) /* the format allows 100,000,000 */
 
-/* name, bytes of an element; in the order of the format's enumeration, which also is the writer's order. Its
- * types of less than a byte are not here. */
+/* name, bytes of an element; in the order of the format's enumeration, which also is the writer's
+ * order. Its types of less than a byte are not here. */
 #define SAFETENSORS_TYPES(X)                                                                       \
     X(BOOL, 1)                                                                                     \
     X(U8, 1)                                                                                       \
@@ -68,10 +70,10 @@ struct safetensors {
     char path[1024];                    /* for sentences */
 };
 
-/* Makes the header for the tensors in the format's order, padded with spaces so that the data begins at a
- * multiple of 4096. *header is malloc'ed and begins with its length; order[i] = index of the i-th tensor in
- * the file. CKPT_FORMAT: a name twice, or a name, number of dimensions or size that the format or this
- * library does not take. */
+/* Makes the header for the tensors in the format's order, padded with spaces so that the data
+ * begins at a multiple of 4096. *header is malloc'ed and begins with its length; order[i] = index
+ * of the i-th tensor in the file. CKPT_FORMAT: a name twice, or a name, number of dimensions or
+ * size that the format or this library does not take. */
 enum ckpt_code safetensors_header(const struct safetensors_tensor *tensors, uint32_t count,
                                   char **header, size_t *header_bytes, uint32_t *order,
                                   struct ckpt_error *error);
@@ -80,8 +82,8 @@ enum ckpt_code safetensors_header(const struct safetensors_tensor *tensors, uint
 enum ckpt_code safetensors_open(const char *path, struct safetensors *file,
                                 struct ckpt_error *error);
 
-/* Parses a header in memory: bytes[0..length) follows the 8 bytes of its length. *file is empty but for its
- * path; safetensors_close() frees it, also after an error. */
+/* Parses a header in memory: bytes[0..length) follows the 8 bytes of its length. *file is empty but
+ * for its path; safetensors_close() frees it, also after an error. */
 enum ckpt_code safetensors_parse(const char *bytes, uint64_t length, uint64_t file_bytes,
                                  struct safetensors *file, struct ckpt_error *error);
 

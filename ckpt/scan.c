@@ -174,7 +174,8 @@ bool scan_number(struct scan *s, uint64_t *value)
 
 /* ---- UTF-8 ---------------------------------------------------------------------------------- */
 
-/* Bytes of the sequence that begins with c, and the smallest code point that needs so many; 0 = none does. */
+/* Bytes of the sequence that begins with c, and the smallest code point that needs so many; 0 =
+ * none does. */
 static unsigned sequence_length(unsigned char c, uint32_t *least, uint32_t *code)
 {
     *code = c;

@@ -1,6 +1,6 @@
-/* A bounded scanner of the JSON that safetensors headers are made of: strings and whole numbers between
- * punctuation. It allocates nothing and does not recurse: what may follow what is the caller's grammar, which
- * has no nesting of its own. Private to this library. */
+/* A bounded scanner of the JSON that safetensors headers are made of: strings and whole numbers
+ * between punctuation. It allocates nothing and does not recurse: what may follow what is the
+ * caller's grammar, which has no nesting of its own. Private to this library. */
 #ifndef CKPT_SCAN_H
 #define CKPT_SCAN_H
 

@@ -1,5 +1,6 @@
-/* The port to the operating system: everything that this library asks of it to write and to read files,
- * replaceable in tests by one that fails. All calls set errno like the ones they are named after. */
+/* The port to the operating system: everything that this library asks of it to write and to read
+ * files, replaceable in tests by one that fails. All calls set errno like the ones they are named
+ * after. */
 #ifndef CKPT_SYSTEM_H
 #define CKPT_SYSTEM_H
 
@@ -19,8 +20,8 @@ struct ckpt_system {
     int (*rmdir)(const char *path);
 };
 
-/* The one in use: the real one until a test sets another; NULL = the real one again. Set it while nobody
- * else is in this library. */
+/* The one in use: the real one until a test sets another; NULL = the real one again. Set it while
+ * nobody else is in this library. */
 const struct ckpt_system *ckpt_system(void);
 void ckpt_system_set(const struct ckpt_system *system);
 

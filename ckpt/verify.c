@@ -44,7 +44,8 @@ enum ckpt_code verify_manifest(const char *path, struct manifest *m, struct ckpt
     if (code == CKPT_OK)
         code = manifest_parse(text, (size_t)bytes, name, m, error);
     free(text);
-    if (code == CKPT_OK && (!folder_step(base != NULL ? base + 1 : path, &step) || step != m->meta.step))
+    if (code == CKPT_OK &&
+        (!folder_step(base != NULL ? base + 1 : path, &step) || step != m->meta.step))
         code = ckpt_fail(error, CKPT_FORMAT, "%s: its manifest is of step %llu", ckpt_tail(path),
                          (unsigned long long)m->meta.step);
     return code;
@@ -97,20 +98,23 @@ static enum ckpt_code compare(const char *name, const struct manifest_file *file
         return ckpt_fail(error, CKPT_MEMORY, "%s: out of memory", ckpt_tail(name));
     for (uint32_t i = 0; i < hash->count && i < file->chunk_count; i++)
         if (hash->chunks[i] != file->chunks[i])
-            return ckpt_fail(error, CKPT_FORMAT,
-                             "%s: damaged: checksum %016llx of bytes %llu to %llu, the manifest says "
-                             "%016llx", ckpt_tail(name), (unsigned long long)hash->chunks[i],
-                             (unsigned long long)(i * file->chunk_bytes),
-                             (unsigned long long)(i + 1 < hash->count ? (i + 1) * file->chunk_bytes
-                                                                      : hash->bytes),
-                             (unsigned long long)file->chunks[i]);
+            return ckpt_fail(
+                error, CKPT_FORMAT,
+                "%s: damaged: checksum %016llx of bytes %llu to %llu, the manifest says "
+                "%016llx",
+                ckpt_tail(name), (unsigned long long)hash->chunks[i],
+                (unsigned long long)(i * file->chunk_bytes),
+                (unsigned long long)(i + 1 < hash->count ? (i + 1) * file->chunk_bytes
+                                                         : hash->bytes),
+                (unsigned long long)file->chunks[i]);
     if (strcmp(sum, file->xxh128) != 0)
         return ckpt_fail(error, CKPT_FORMAT, "%s: damaged: checksum %s, the manifest says %s",
                          ckpt_tail(name), sum, file->xxh128);
     return CKPT_OK;
 }
 
-/* Size and checksums first, so that the parser of headers meets a damaged one only when it was written so. */
+/* Size and checksums first, so that the parser of headers meets a damaged one only when it was
+ * written so. */
 static enum ckpt_code verify_file(const char *path, const struct manifest_file *file,
                                   struct ckpt_error *error)
 {

@@ -4,8 +4,8 @@
 
 #include "ckpt/manifest.h"
 
-/* Reads and checks path/manifest.json, and that it is of the step in the folder's name. Release the manifest,
- * also after an error. */
+/* Reads and checks path/manifest.json, and that it is of the step in the folder's name. Release the
+ * manifest, also after an error. */
 enum ckpt_code verify_manifest(const char *path, struct manifest *manifest,
                                struct ckpt_error *error);
 

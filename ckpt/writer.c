@@ -1,6 +1,6 @@
-/* DIR/step-N.tmp-G-ID/ gets its files, then manifest.json, each durable by itself; then the folder takes the
- * name DIR/step-N, and DIR is synced. A crash before the rename leaves a folder that no reader looks at; the
- * rename is the commit. */
+/* DIR/step-N.tmp-G-ID/ gets its files, then manifest.json, each durable by itself; then the folder
+ * takes the name DIR/step-N, and DIR is synced. A crash before the rename leaves a folder that no
+ * reader looks at; the rename is the commit. */
 #include "ckpt/ckpt.h"
 
 #include "ckpt/durable.h"
@@ -27,7 +27,8 @@ struct writer {
 
 static enum ckpt_code refused(const char *path, const char *step, struct ckpt_error *error)
 {
-    return ckpt_fail(error, CKPT_SYSTEM, "%s: %s failed: %s", ckpt_tail(path), step, strerror(errno));
+    return ckpt_fail(error, CKPT_SYSTEM, "%s: %s failed: %s", ckpt_tail(path), step,
+                     strerror(errno));
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */
@@ -77,7 +78,8 @@ static enum ckpt_code write_tensors(const char *folder, const struct ckpt_file *
     else if (order == NULL || parts == NULL)
         code = ckpt_fail(error, CKPT_MEMORY, "out of memory for a checkpoint");
     else
-        code = safetensors_header(file->tensors, file->count, &header, &parts[0].bytes, order, error);
+        code =
+            safetensors_header(file->tensors, file->count, &header, &parts[0].bytes, order, error);
     if (code != CKPT_OK)
         goto done;
     parts[0].data = header;
@@ -99,8 +101,9 @@ static enum ckpt_code write_manifest(const struct writer *w, const struct manife
     char *text = manifest_text(manifest);
 
     if (text == NULL)
-        return ckpt_fail(w->error, CKPT_FORMAT, "%s: no manifest can be made of this: out of memory, "
-                                                "or a value that JSON does not have",
+        return ckpt_fail(w->error, CKPT_FORMAT,
+                         "%s: no manifest can be made of this: out of memory, "
+                         "or a value that JSON does not have",
                          ckpt_tail(w->path));
     part.data = text;
     part.bytes = strlen(text);
@@ -155,7 +158,8 @@ static enum ckpt_code make_base(const char *folder, struct ckpt_error *error)
     return ckpt_durable_folder(length > 0 ? parent : ".", error);
 }
 
-/* A later generation of the same job has written here: this writer has been replaced and does not know. */
+/* A later generation of the same job has written here: this writer has been replaced and does not
+ * know. */
 static enum ckpt_code check_fence(const struct writer *w)
 {
     struct ckpt_row *rows;
@@ -202,8 +206,9 @@ static bool stands(const struct writer *w)
 
 /* ---- the commit ----------------------------------------------------------------------------- */
 
-/* Something else stands under the name. Where the file system cannot exchange two names, the old one steps
- * aside first: a crash between the two renames leaves the other steps, and neither of these. */
+/* Something else stands under the name. Where the file system cannot exchange two names, the old
+ * one steps aside first: a crash between the two renames leaves the other steps, and neither of
+ * these. */
 static enum ckpt_code replace(const struct writer *w)
 {
     char name[FOLDER_NAME_BYTES], aside[FOLDER_PATH_BYTES];
@@ -225,7 +230,8 @@ static enum ckpt_code replace(const struct writer *w)
     return CKPT_OK;
 }
 
-/* Gives the finished folder its name. Somebody else may have been faster: then theirs is looked at. */
+/* Gives the finished folder its name. Somebody else may have been faster: then theirs is looked
+ * at. */
 static enum ckpt_code commit(const struct writer *w)
 {
     enum ckpt_code code = CKPT_OK;

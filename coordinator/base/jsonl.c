@@ -1,6 +1,6 @@
 /* Invariants
- *   1. Between begin and end, memory[0..length) is a JSON object without its closing brace, and there is
- *      room for TAIL more; without memory the line is cut and empty.
+ *   1. Between begin and end, memory[0..length) is a JSON object without its closing brace, and
+ *      there is room for TAIL more; without memory the line is cut and empty.
  *   2. A field is whole or absent; after the first that was cut nothing more is taken. */
 #include "base/jsonl.h"
 
@@ -172,7 +172,9 @@ void jsonl_uints(struct jsonl *line, const char *name, const uint64_t *values, s
 
 const char *jsonl_end(struct jsonl *line, size_t *length)
 {
-    const char *tail = !line->cut ? "}\n" : line->length > 1 ? ",\"cut\":true}\n" : "\"cut\":true}\n";
+    const char *tail = !line->cut         ? "}\n"
+                       : line->length > 1 ? ",\"cut\":true}\n"
+                                          : "\"cut\":true}\n";
 
     *length = 0;
     if (line->memory == NULL)

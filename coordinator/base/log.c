@@ -1,5 +1,5 @@
-/* Invariant: whatever `job` and `text` hold, what leaves is one line: LOG_LINE_BYTES at most as text, a
- * JSON object else. */
+/* Invariant: whatever `job` and `text` hold, what leaves is one line: LOG_LINE_BYTES at most as
+ * text, a JSON object else. */
 #include "base/log.h"
 
 #include "base/clock.h"
@@ -21,8 +21,8 @@ void log_open(struct log *log, int fd, bool json, const char *program)
     log->program = program;
 }
 
-/* One write, so that lines of several threads and processes do not mix; a rest that a full pipe did not
- * take is lost. */
+/* One write, so that lines of several threads and processes do not mix; a rest that a full pipe did
+ * not take is lost. */
 static void write_once(int fd, const char *bytes, size_t count)
 {
     ssize_t written;

@@ -6,10 +6,10 @@
  * text:  2026-11-23T18:00:00.123Z info    job=j  rank 2 on node-b is lost: ..
  * json:  {"time_us":..,"level":"info","program":"..","job":"j","text":".."}
  *
- * Libraries never log; only programs do. Thread-safe: a line is built on the caller's stack and leaves
- * in one piece. Text from strangers is harmless: a line holds no control character, and bytes that are
- * not UTF-8 become ?. A text line longer than LOG_LINE_BYTES ends in "..". A line that cannot be
- * written is lost: there is nobody to tell. */
+ * Libraries never log; only programs do. Thread-safe: a line is built on the caller's stack and
+ * leaves in one piece. Text from strangers is harmless: a line holds no control character, and
+ * bytes that are not UTF-8 become ?. A text line longer than LOG_LINE_BYTES ends in "..". A line
+ * that cannot be written is lost: there is nobody to tell. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -31,8 +31,8 @@ void log_open(struct log *log, int fd, bool json, const char *program);
 /* job may be "" or NULL. */
 void log_line(const struct log *log, enum log_level level, const char *job, const char *text);
 
-/* A limit for lines that a stranger can cause: one struct per kind of line, {0} at first, used by one
- * thread. Of a kind, LOG_RATE_COUNT lines pass in every LOG_RATE_US. */
+/* A limit for lines that a stranger can cause: one struct per kind of line, {0} at first, used by
+ * one thread. Of a kind, LOG_RATE_COUNT lines pass in every LOG_RATE_US. */
 #define LOG_RATE_COUNT 10
 #define LOG_RATE_US    10000000
 

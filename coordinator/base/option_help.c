@@ -10,13 +10,15 @@
 
 static const struct option_spec everywhere[] = {
     {.name = "config", .unit = "FILE", .help = "read options from FILE: lines `name = value`"},
-    {.name = "help[=config|man]", .unit = "",
-     .help = "this text, or a config file with every default, or the options part of a manual page"},
+    {.name = "help[=config|man]",
+     .unit = "",
+     .help =
+         "this text, or a config file with every default, or the options part of a manual page"},
     {.name = "version", .unit = "", .help = "version, commit, and the libraries in use"},
 };
 
-/* Words of text from column `indent` on; the cursor stands at `column`. Every further line begins with
- * `prefix`, which is not longer than indent. */
+/* Words of text from column `indent` on; the cursor stands at `column`. Every further line begins
+ * with `prefix`, which is not longer than indent. */
 static void wrap(FILE *out, const char *text, const char *prefix, size_t indent, size_t column)
 {
     const char *blank = "";
@@ -55,7 +57,8 @@ static void sentence(const struct option_spec *spec, char *text, size_t text_byt
 static void help_one(const struct option_spec *spec, FILE *out)
 {
     char text[1024];
-    int column = fprintf(out, "  --%s%s%s", spec->name, spec->unit[0] != '\0' ? " " : "", spec->unit);
+    int column =
+        fprintf(out, "  --%s%s%s", spec->name, spec->unit[0] != '\0' ? " " : "", spec->unit);
 
     sentence(spec, text, sizeof text);
     wrap(out, text, "", HELP_COLUMN, (size_t)column);
@@ -75,9 +78,10 @@ static void help_text(const struct options *options, FILE *out)
     (void)fprintf(out, "\nEvery program\n");
     for (size_t i = 0; i < sizeof everywhere / sizeof everywhere[0]; i++)
         help_one(&everywhere[i], out);
-    (void)fprintf(out, "\nEvery option is also read from the environment as MUSTER_NAME, in capitals "
-                       "and with dashes as\nunderscores; the command line counts before the "
-                       "environment, that before the config file.\n\nExit codes\n");
+    (void)fprintf(out,
+                  "\nEvery option is also read from the environment as MUSTER_NAME, in capitals "
+                  "and with dashes as\nunderscores; the command line counts before the "
+                  "environment, that before the config file.\n\nExit codes\n");
 #define EXIT_LINE(name, code, sentence) (void)fprintf(out, "  %2d  %s\n", code, sentence);
     EXITS(EXIT_LINE)
 #undef EXIT_LINE
@@ -87,7 +91,8 @@ void options_sample(const struct options *options, FILE *out)
 {
     const char *group = "";
 
-    (void)fprintf(out, "# %s --config FILE: every option with its default. Remove the # to set one.\n",
+    (void)fprintf(out,
+                  "# %s --config FILE: every option with its default. Remove the # to set one.\n",
                   options->program);
     for (size_t i = 0; i < options->count; i++) {
         const struct option_spec *spec = &options->table[i];
@@ -107,7 +112,8 @@ void options_sample(const struct options *options, FILE *out)
     }
 }
 
-/* Text for man(7): a backslash is \e, a dash \-, and a line must not begin with a dot or a quote. */
+/* Text for man(7): a backslash is \e, a dash \-, and a line must not begin with a dot or a
+ * quote. */
 static void man_text(FILE *out, const char *text)
 {
     if (text[0] == '.' || text[0] == '\'')
@@ -153,9 +159,11 @@ void options_man(const struct options *options, FILE *out)
     (void)fputs(".SS Every program\n", out);
     for (size_t i = 0; i < sizeof everywhere / sizeof everywhere[0]; i++)
         man_one(&everywhere[i], out);
-    (void)fputs(".SH ENVIRONMENT\nEvery option is also read as MUSTER_NAME, in capitals and with "
-                "dashes as underscores.\nThe command line counts before the environment, that before "
-                "the config file.\n.SH EXIT STATUS\n", out);
+    (void)fputs(
+        ".SH ENVIRONMENT\nEvery option is also read as MUSTER_NAME, in capitals and with "
+        "dashes as underscores.\nThe command line counts before the environment, that before "
+        "the config file.\n.SH EXIT STATUS\n",
+        out);
 #define EXIT_LINE(name, code, sentence) (void)fprintf(out, ".TP\n%d\n%s\n", code, sentence);
     EXITS(EXIT_LINE)
 #undef EXIT_LINE

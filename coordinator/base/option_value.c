@@ -129,12 +129,14 @@ void option_expected(const struct option_spec *spec, char *text, size_t text_byt
         (void)snprintf(text, text_bytes, "a whole number from %.0f to %.0f", spec->min, spec->max);
         break;
     case OPTION_DURATION:
-        (void)snprintf(text, text_bytes, "a duration from %.0fms to %.0fms, such as 500ms, 2s or 3m",
-                       spec->min, spec->max);
+        (void)snprintf(text, text_bytes,
+                       "a duration from %.0fms to %.0fms, such as 500ms, 2s or 3m", spec->min,
+                       spec->max);
         break;
     case OPTION_BYTES:
-        (void)snprintf(text, text_bytes, "a size from %.0f to %.0f bytes, such as 4096, 64k or 1GiB",
-                       spec->min, spec->max);
+        (void)snprintf(text, text_bytes,
+                       "a size from %.0f to %.0f bytes, such as 4096, 64k or 1GiB", spec->min,
+                       spec->max);
         break;
     case OPTION_REAL:
         (void)snprintf(text, text_bytes, "a number from %g to %g", spec->min, spec->max);

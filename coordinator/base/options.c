@@ -1,6 +1,6 @@
 /* Invariants
- *   1. given[i] is the text of the strongest source that has it, and says which that is; the fields of
- *      the caller are written only when every value of every source was understood.
+ *   1. given[i] is the text of the strongest source that has it, and says which that is; the fields
+ *      of the caller are written only when every value of every source was understood.
  *   2. Text that values point to lives in argv, the environment, the table, or options->memory. */
 #include "base/options.h"
 
@@ -130,8 +130,8 @@ static int take_help(struct options *options, const char *form, struct error *er
     else if (strcmp(form, "=man") == 0)
         options->form = OPTIONS_AS_MAN;
     else
-        return error_set(error, EXIT_USAGE, "--help%s: expected --help, --help=config or --help=man",
-                         form);
+        return error_set(error, EXIT_USAGE,
+                         "--help%s: expected --help, --help=config or --help=man", form);
     return OPTIONS_HELP;
 }
 
@@ -178,7 +178,8 @@ static int read_words(struct options *options, int argc, char **argv, struct err
 
         if (only_words || !looks_like_option(word)) {
             if (options->positional_count == OPTIONS_WORDS_MAX)
-                return error_set(error, EXIT_USAGE, "too many arguments, beginning with '%s'", word);
+                return error_set(error, EXIT_USAGE, "too many arguments, beginning with '%s'",
+                                 word);
             options->positional[options->positional_count++] = word;
         } else if (strcmp(word, "--") == 0) {
             only_words = true;

@@ -2,19 +2,22 @@
  * sample config file and the OPTIONS section of the manual page.
  *
  *     static const struct option_spec table[] = {
- *         {"min", OPTION_NUMBER, "N", "1", 1, 1024, NULL, offsetof(struct mine, min), "Job", "members .."},
+ *         {"min", OPTION_NUMBER, "N", "1", 1, 1024, NULL, offsetof(struct mine, min), "Job",
+ *         "members .."},
  *     };
  *     options_init(&options, "muster-worker", "what it does", table, count);
- *     options_parse(&options, argc, argv, &mine, &error)      0, EXIT_USAGE, or OPTIONS_HELP / _VERSION
+ *     options_parse(&options, argc, argv, &mine, &error)      0, EXIT_USAGE, or OPTIONS_HELP /
+ *                                                             _VERSION
  *     options_release(&options);                              strings in `mine` live until here
  *
  * A value is taken from the first that has it: command line (--name VALUE, --name=VALUE, --flag,
- * --flag=no; the last one counts), environment (MUSTER_NAME, dashes as underscores; an empty variable
- * counts as not set), the file of --config (lines `name = value`; # begins a comment at the start of a
- * line or after a blank), default. A value that begins with two dashes needs the form --name=VALUE.
- * Unknown names are errors, and the nearest known one is suggested; every error is one sentence that
- * names the option, the value, where it stands and what was expected. Words that are no options are
- * kept in order; after the word -- all are. --help, --version and --config are known to every table. */
+ * --flag=no; the last one counts), environment (MUSTER_NAME, dashes as underscores; an empty
+ * variable counts as not set), the file of --config (lines `name = value`; # begins a comment at
+ * the start of a line or after a blank), default. A value that begins with two dashes needs the
+ * form --name=VALUE. Unknown names are errors, and the nearest known one is suggested; every error
+ * is one sentence that names the option, the value, where it stands and what was expected. Words
+ * that are no options are kept in order; after the word -- all are. --help, --version and --config
+ * are known to every table. */
 #ifndef BASE_OPTIONS_H
 #define BASE_OPTIONS_H
 
@@ -40,14 +43,16 @@ enum option_type {
     OPTION_DURATION, /* uint64_t milliseconds, min..max; "500", "500ms", "2s", "3m", "1h" */
     OPTION_CHOICE,   /* const char *, one of choices */
     OPTION_BYTES,    /* uint64_t, min..max; "4096", "64k", "64KiB", "1M", "2GiB": powers of 1024 */
-    OPTION_ADDRESS,  /* const char *, "HOST:PORT" or "[V6]:PORT"; its form is checked, not its host */
+    OPTION_ADDRESS,  /* const char *, "HOST:PORT" or "[V6]:PORT"; its form is checked, not its host
+                        */
 };
 
 struct option_spec {
     const char *name;     /* without the dashes */
     enum option_type type;
     const char *unit;     /* word for the value in --help: "N", "DIR"; "" for flags */
-    const char *fallback; /* default as text; NULL = none, the caller's field stands (texts: NULL) */
+    const char *fallback; /* default as text; NULL = none, the caller's field stands (texts: NULL)
+                             */
     double min, max;      /* OPTION_NUMBER, _REAL, _DURATION, _BYTES */
     const char *choices;  /* OPTION_CHOICE: "a|b|c" */
     size_t offset;        /* of the field */
@@ -56,7 +61,12 @@ struct option_spec {
 };
 
 /* Where a value comes from, weakest first. */
-enum option_source { OPTION_FROM_DEFAULT, OPTION_FROM_FILE, OPTION_FROM_ENVIRONMENT, OPTION_FROM_WORD };
+enum option_source {
+    OPTION_FROM_DEFAULT,
+    OPTION_FROM_FILE,
+    OPTION_FROM_ENVIRONMENT,
+    OPTION_FROM_WORD
+};
 
 struct option_given {
     const char *text;        /* NULL = the default counts */

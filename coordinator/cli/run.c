@@ -50,8 +50,8 @@ static bool is_flag(const char *name)
     return false;
 }
 
-/* Words up to `--` or to the first that is neither an option nor its value are ours; *command: the first word that
- * is not. -n becomes --count. */
+/* Words up to `--` or to the first that is neither an option nor its value are ours; *command: the
+ * first word that is not. -n becomes --count. */
 static int own_words(int argc, char **argv, int *command)
 {
     static char count[] = "--count";
@@ -93,7 +93,8 @@ static void tell(const char *sentence)
     (void)fprintf(stderr, "muster run: %s\n", sentence);
 }
 
-/* The words from the command on; without one, or if they begin with an option, muster-worker comes first. */
+/* The words from the command on; without one, or if they begin with an option, muster-worker comes
+ * first. */
 static int run(const struct run_options *values, int argc, char **words, struct error *error)
 {
     char path[PATH_BYTES];
@@ -126,14 +127,15 @@ int command_run(int argc, char **argv)
     struct error error = {.code = 0};
     int command, exit_code = 0, own = own_words(argc, argv, &command);
 
-    if (!command_parse(&options,
-                       "Starts N processes of COMMAND here, restarts those that exit with 75 or are\n"
-                       "killed, forwards SIGTERM, and leaves nothing behind:\n\n"
-                       "  muster run [options] [--] [COMMAND ..]\n\n"
-                       "Without a command, and where the words after -- begin with an option, it is\n"
-                       "muster-worker. Exit 0 when all ended with 0, else the code of the first that\n"
-                       "did not.",
-                       run_table, RUN_ROWS, own, argv, 0, &values, &exit_code))
+    if (!command_parse(
+            &options,
+            "Starts N processes of COMMAND here, restarts those that exit with 75 or are\n"
+            "killed, forwards SIGTERM, and leaves nothing behind:\n\n"
+            "  muster run [options] [--] [COMMAND ..]\n\n"
+            "Without a command, and where the words after -- begin with an option, it is\n"
+            "muster-worker. Exit 0 when all ended with 0, else the code of the first that\n"
+            "did not.",
+            run_table, RUN_ROWS, own, argv, 0, &values, &exit_code))
         return exit_code;
     exit_code = run(&values, argc - command, argv + command, &error);
     if (error.code != 0)

@@ -25,8 +25,8 @@ const struct wire_generation *session_roster_held(const struct session *session)
     return NULL;
 }
 
-/* Keeps a copy for a re-attach; if it does not fit in the memory given, the re-attach goes without.
- */
+/* Keeps a copy for a re-attach; if it does not fit in the memory given, the re-attach goes
+ without. */
 static void keep_roster(struct session *session, const struct wire_message *message)
 {
     struct session_roster *roster = &session->rosters[roster_is_held(session, 0) ? 1 : 0];
@@ -45,7 +45,8 @@ static bool among(const struct session *session, const struct wire_generation *g
     return false;
 }
 
-/* A manifest gives a generation's number without its nonce: the first message of that number has it. */
+/* A manifest gives a generation's number without its nonce: the first message of that number has
+ * it. */
 static bool nonce_fits(const struct session *session, uint64_t nonce)
 {
     bool unknown = session->largest_nonce == 0 && session->largest_modes == 0;

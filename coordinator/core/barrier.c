@@ -1,12 +1,13 @@
 /* Named barriers and deadlock.
  *
- * A barrier is released exactly once, when everybody of its group waits at it. A group is the participants of
- * a job (--of W of them) or the workers of its generation. Deadlock is decided, not timed out: when everybody
- * of the group that lives waits and no barrier can be met, all of them are told at once who waits where and
- * for whom. Counting is O(1) a member; only a decision walks the list.
+ * A barrier is released exactly once, when everybody of its group waits at it. A group is the
+ * participants of a job (--of W of them) or the workers of its generation. Deadlock is decided, not
+ * timed out: when everybody of the group that lives waits and no barrier can be met, all of them
+ * are told at once who waits where and for whom. Counting is O(1) a member; only a decision walks
+ * the list.
  *
- * While a plan is being entered there are two groups. Who waits in the plan's waits until it is the generation;
- * who enters it waits in the older one no more. */
+ * While a plan is being entered there are two groups. Who waits in the plan's waits until it is the
+ * generation; who enters it waits in the older one no more. */
 #include "core/internal.h"
 
 #include <stdio.h>
@@ -66,8 +67,8 @@ static void result(struct core *core, struct member *m, enum core_barrier_end en
     message->barrier_result.text = text;
 }
 
-/* One message to all who wait like the first of them, at the same barrier with the same sequence number; false
- * when nobody of the kind waits at the slot (NOBODY: at any). */
+/* One message to all who wait like the first of them, at the same barrier with the same sequence
+ * number; false when nobody of the kind waits at the slot (NOBODY: at any). */
 static bool end_alike(struct core *core, struct job *job, enum core_kind kind, uint32_t slot,
                       enum core_barrier_end end, const char *text)
 {
@@ -96,8 +97,9 @@ static bool end_alike(struct core *core, struct job *job, enum core_kind kind, u
     return at != NOBODY;
 }
 
-/* Ends the wait of everybody of the kind at the slot (NOBODY: at any). In a healthy group all count alike, and it
- * is one action; where there are too many different ones, a release goes on at the next tick. */
+/* Ends the wait of everybody of the kind at the slot (NOBODY: at any). In a healthy group all count
+ * alike, and it is one action; where there are too many different ones, a release goes on at the
+ * next tick. */
 static void end_wait(struct core *core, struct job *job, enum core_kind kind, uint32_t slot,
                      enum core_barrier_end end, const char *text)
 {
@@ -207,8 +209,8 @@ void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
                       same_seq ? "mismatch" : "deadlock", who));
 }
 
-/* Has somebody entered the plan already? Then nothing is released until all have. *all: who belongs to the
- * generation or to the plan. */
+/* Has somebody entered the plan already? Then nothing is released until all have. *all: who belongs
+ * to the generation or to the plan. */
 static bool between(const struct core *core, const struct job *job, uint32_t *all)
 {
     bool begun = false;

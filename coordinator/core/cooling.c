@@ -1,7 +1,7 @@
 /* Nodes that keep failing cool down: while others train, their newcomers wait as spares, visibly.
  *
- * Nobody is kept out of a job that would not run without him: cool-down only holds back joins to a generation
- * that trains, and only when it has members on another node. */
+ * Nobody is kept out of a job that would not run without him: cool-down only holds back joins to a
+ * generation that trains, and only when it has members on another node. */
 #include "core/internal.h"
 
 /* The node's slot; COOLING_NODES: it has none. */
@@ -43,8 +43,9 @@ void cooling_lost(struct core *core, struct job *job, const struct member *m)
         return;
     c->until_us = core->now_us + (uint64_t)core->times.cooldown_ms * 1000;
     core_log(core, CORE_WARNING, job,
-             core_say(core, "node %s lost %u members within %u s: its newcomers wait for %u s while "
-                            "others train",
+             core_say(core,
+                      "node %s lost %u members within %u s: its newcomers wait for %u s while "
+                      "others train",
                       m->node, c->losses, core->times.cooldown_ms / 1000,
                       core->times.cooldown_ms / 1000));
 }

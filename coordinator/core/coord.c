@@ -1,5 +1,5 @@
-/* The coordinator on one page: an event with its time goes in, one switch hands it to the rule that it
- * concerns, actions and a reason come out. The rules:
+/* The coordinator on one page: an event with its time goes in, one switch hands it to the rule that
+ * it concerns, actions and a reason come out. The rules:
  *
  *   hello.c       who may come in, come back, or is refused and why
  *   rendezvous.c  when a generation is formed, with whom, at which ranks; the rule of one world
@@ -162,7 +162,8 @@ static uint32_t command_members(struct core *core, struct job *job, const struct
             m->gone = true;
             count++;
         } else if (event->command == CORE_COMMAND_DRAIN && m->conn != 0) {
-            core_send(core, m->conn, CORE_DRAIN_REQUEST, job)->released.reason = "drained by the operator";
+            core_send(core, m->conn, CORE_DRAIN_REQUEST, job)->released.reason =
+                "drained by the operator";
             count++;
         }
     }
@@ -183,13 +184,16 @@ static void on_command(struct core *core, const struct core_event *event)
         text = barrier_why(core, job);
         count = 1;
         if (text[0] == '\0')
-            text = core_say(core, "nobody waits at a barrier; job '%s': %s", job->name, job->reason);
+            text =
+                core_say(core, "nobody waits at a barrier; job '%s': %s", job->name, job->reason);
     } else if (job != NULL) {
         count = command_members(core, job, event);
-        text = count > 0 ? core_say(core, "%u member%s", count, count == 1 ? "" : "s")
-                         : core_say(core, "nobody of job '%s' is called '%s' (a node, host, rank or pid)%s",
-                                    job->name, event->target,
-                                    event->command == CORE_COMMAND_FORGET ? " and missing" : "");
+        text =
+            count > 0
+                ? core_say(core, "%u member%s", count, count == 1 ? "" : "s")
+                : core_say(core, "nobody of job '%s' is called '%s' (a node, host, rank or pid)%s",
+                           job->name, event->target,
+                           event->command == CORE_COMMAND_FORGET ? " and missing" : "");
     }
     answer = core_act(core, CORE_ACTION_ANSWER);
     answer->ticket = event->ticket;

@@ -1,20 +1,23 @@
 /* The coordinator's brain: a pure step machine over jobs, members, generations and barriers.
  *
- * core_step(core, event, actions): an event with its time and fresh randomness goes in, actions come out.
- * No I/O, no clock, no allocation, no libuv, no protobuf. The daemon (coordinator/server) and the
- * simulator (tests/sim) drive this same code. Rules, states and invariants: coordinator/DESIGN.md.
+ * core_step(core, event, actions): an event with its time and fresh randomness goes in, actions
+ * come out. No I/O, no clock, no allocation, no libuv, no protobuf. The daemon (coordinator/server)
+ * and the simulator (tests/sim) drive this same code. Rules, states and invariants:
+ * coordinator/DESIGN.md.
  *
  * Calling sequence
  *
  *     memory = aligned memory of core_size(&limits) bytes
  *     core_init(memory, &limits, &times, now_us) -> core
- *     core_step(core, &(struct core_event){.type = CORE_EVENT_RESTORE, ..record of a job..}) each stored job
- *     core_step(core, TICK | OPENED | CLOSED | MESSAGE | STORED | .., &actions), again and again
+ *     core_step(core, &(struct core_event){.type = CORE_EVENT_RESTORE, ..record of a job..}) each
+ *     stored job core_step(core, TICK | OPENED | CLOSED | MESSAGE | STORED | .., &actions), again
+ *     and again
  *         carry out actions.list[0..count) in order, before the next event
  *
- * What is promised is stored first: a STORE action is answered by STORED or STORE_FAILED with its lsn, and
- * only then do the messages that depend on it come out. All pointers in actions are valid until the next
- * core_step(). Connections are the shell's numbers; the core never sees one again after CLOSED. */
+ * What is promised is stored first: a STORE action is answered by STORED or STORE_FAILED with its
+ * lsn, and only then do the messages that depend on it come out. All pointers in actions are valid
+ * until the next core_step(). Connections are the shell's numbers; the core never sees one again
+ * after CLOSED. */
 #ifndef CORE_CORE_H
 #define CORE_CORE_H
 
@@ -156,7 +159,8 @@ struct core_job_view {
     uint32_t world, min, max;
     float loss, samples_per_s;
     uint64_t recoveries;       /* regroups after a loss */
-    uint64_t detect_us, push_us, rendezvous_us, connect_us, state_us, recompute_us; /* the last one */
+    /* the last one */
+    uint64_t detect_us, push_us, rendezvous_us, connect_us, state_us, recompute_us;
     uint64_t waiting_since_ms; /* how long it has been forming or paused; 0 = it is not */
     bool store_failing;
 };

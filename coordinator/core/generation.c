@@ -1,6 +1,7 @@
 /* Generations: stored, then told; ended with one push; plans taken at a boundary.
  *
- * A number is used once: number_max grows when something is stored, whether it is told afterwards or not. */
+ * A number is used once: number_max grows when something is stored, whether it is told afterwards
+ * or not. */
 #include "core/internal.h"
 
 static void member_owed(struct member *m, enum member_state state)
@@ -117,15 +118,16 @@ static void fill(struct core *core, const struct job *job, struct core_message *
     message->roster.rendezvous_us = job->rendezvous_us;
 }
 
-/* A spare learns who trains, so that it can catch up beside them. Keys are not stored: after a restart the
- * group is formed anew before anybody can join it. */
+/* A spare learns who trains, so that it can catch up beside them. Keys are not stored: after a
+ * restart the group is formed anew before anybody can join it. */
 void generation_view(struct core *core, struct job *job, struct member *spare)
 {
     spare->ready = false;
     if (!job->all_entered || job->plan_number != 0)
         return;
     if (!job->key_known) {
-        generation_over(core, job, "a new key for the data plane: the coordinator was restarted", 0);
+        generation_over(core, job, "a new key for the data plane: the coordinator was restarted",
+                        0);
         return;
     }
     fill(core, job, core_send(core, spare->conn, CORE_GENERATION, job), CORE_VIEW);
@@ -160,7 +162,8 @@ static void finish_if_all(struct core *core, struct job *job)
 
 /* ---- forming -------------------------------------------------------------------------------- */
 
-/* Everybody chosen must still be there: who went or was lost while the store worked makes the choice void. */
+/* Everybody chosen must still be there: who went or was lost while the store worked makes the
+ * choice void. */
 static bool chosen_stand(const struct core *core, const struct job *job)
 {
     uint32_t chosen = 0;
@@ -187,7 +190,8 @@ static void tell_formed(struct core *core, struct job *job)
     fill(core, job, message, CORE_FORMED);
 }
 
-/* Who was chosen is in; who was not waits; who was lost is forgotten: the new generation fences it off. */
+/* Who was chosen is in; who was not waits; who was lost is forgotten: the new generation fences it
+ * off. */
 static void enroll(struct core *core, struct job *job)
 {
     job->world = 0;
@@ -477,7 +481,8 @@ void on_report(struct core *core, struct member *m, const struct core_message *m
         member_owed(m, MEMBER_FROZEN);
     }
     if (job->state == CORE_JOB_REGROUPING && job->over_us != 0)
-        job->push_us = core->now_us - job->over_us; /* until the last of them was told and has stopped */
+        job->push_us = core->now_us - job->over_us; /* until the last of them was told and has
+                                                       stopped */
     if (job->state == CORE_JOB_RUNNING && !(job->plan_number != 0 && job->plan_pause))
         generation_over(core, job, core_say(core, "%s is frozen", core_member_name(core, m)), 0);
     job_try(core, job);
@@ -540,7 +545,8 @@ void on_finished(struct core *core, struct member *m, const struct core_message 
 {
     struct job *job = &core->jobs[m->job];
     bool current = m->in_generation && message->generation == job->number;
-    /* After a restart some have finished in a plan of which not all have said yet that they entered it. */
+    /* After a restart some have finished in a plan of which not all have said yet that they entered
+     * it. */
     bool planned = m->in_plan && message->generation == job->plan_number;
 
     if ((!current && !planned) || job->state != CORE_JOB_RUNNING)

@@ -1,5 +1,5 @@
-/* Who may come in: HELLO, its refusals, re-attachment, and adoption of a generation that the store does not
- * know. Every refusal is a sentence with both values. */
+/* Who may come in: HELLO, its refusals, re-attachment, and adoption of a generation that the store
+ * does not know. Every refusal is a sentence with both values. */
 #include "core/internal.h"
 
 #include <stdio.h>
@@ -49,9 +49,11 @@ static bool check_same(struct core *core, core_conn conn, struct job *job,
     if (strcmp(job->spec, hello->spec) != 0) {
         first_difference(job->spec, hello->spec, ours, theirs, sizeof ours);
         refuse(core, conn, job, CORE_REFUSAL_SPEC,
-               core_say(core, "the spec differs: job '%s' has %s, this worker has %s; it defines the "
-                              "bits, so it must be equal on all", job->name,
-                        ours[0] ? ours : "nothing more", theirs[0] ? theirs : "nothing more"));
+               core_say(core,
+                        "the spec differs: job '%s' has %s, this worker has %s; it defines the "
+                        "bits, so it must be equal on all",
+                        job->name, ours[0] ? ours : "nothing more",
+                        theirs[0] ? theirs : "nothing more"));
         return false;
     }
     if (strcmp(job->fingerprint, hello->fingerprint) != 0) {
@@ -90,8 +92,8 @@ static void welcome(struct core *core, struct member *m, struct job *job,
     core_list_add(core, m->conn);
     if (hello->kind == CORE_WORKER && hello->min != 0 &&
         (hello->min != job->min || hello->max != job->max))
-        note = core_say(core, "the first worker's --min %u --max %u stand (asked: %u, %u)", job->min,
-                        job->max, hello->min, hello->max);
+        note = core_say(core, "the first worker's --min %u --max %u stand (asked: %u, %u)",
+                        job->min, job->max, hello->min, hello->max);
     message = core_send(core, m->conn, CORE_WELCOME, job);
     message->welcome.version = 1;
     message->welcome.job_uid = job->uid;
@@ -129,7 +131,8 @@ static void take_terms(struct job *job, const struct core_hello *hello)
     core_copy_text(job->fingerprint, sizeof job->fingerprint, hello->fingerprint);
 }
 
-/* Does the coordinator hear anybody of the generation it knows? Then it needs nobody's word for it. */
+/* Does the coordinator hear anybody of the generation it knows? Then it needs nobody's word for
+ * it. */
 static bool generation_connected(const struct core *core, const struct job *job)
 {
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
@@ -138,8 +141,8 @@ static bool generation_connected(const struct core *core, const struct job *job)
     return false;
 }
 
-/* A member of a running generation that the store does not know, or knows an older one of: its word is
- * taken, with fresh leases for the others of its roster. */
+/* A member of a running generation that the store does not know, or knows an older one of: its word
+ * is taken, with fresh leases for the others of its roster. */
 static void adopt(struct core *core, struct job *job, const struct core_message *message)
 {
     const struct core_hello *hello = &message->hello;
@@ -189,8 +192,10 @@ static bool join_group(struct core *core, core_conn conn, struct job *job,
 {
     if (hello->group_size == 0 || hello->rank_hint == 0 || hello->rank_hint > hello->group_size) {
         refuse(core, conn, job, CORE_REFUSAL_GROUP,
-               core_say(core, "participant %u of %u: expected an index from 0 below the size of the "
-                              "group", hello->rank_hint - 1, hello->group_size));
+               core_say(core,
+                        "participant %u of %u: expected an index from 0 below the size of the "
+                        "group",
+                        hello->rank_hint - 1, hello->group_size));
         return false;
     }
     if (job->group_here == job->group_left)
@@ -201,7 +206,8 @@ static bool join_group(struct core *core, core_conn conn, struct job *job,
                         job->name, job->group_size, hello->group_size));
         return false;
     }
-    /* Every participant of a job has its index only once; O(group) for small groups, skipped for large. */
+    /* Every participant of a job has its index only once; O(group) for small groups, skipped for
+     * large. */
     if (hello->group_size <= 256)
         for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
             if (m->kind == CORE_PARTICIPANT && m->rank_hint == hello->rank_hint) {
@@ -249,8 +255,9 @@ static void join(struct core *core, core_conn conn, struct job *job,
         generation_view(core, job, m);
 }
 
-/* The generation was stored, but the coordinator died before it told this member of it. Nobody can train in it
- * without this member, so it is over; a member that never was in any has nothing to report. */
+/* The generation was stored, but the coordinator died before it told this member of it. Nobody can
+ * train in it without this member, so it is over; a member that never was in any has nothing to
+ * report. */
 static void never_told(struct core *core, struct job *job, struct member *m,
                        const struct core_hello *hello)
 {
@@ -264,8 +271,9 @@ static void never_told(struct core *core, struct job *job, struct member *m,
                              (unsigned long long)job->number, core_member_name(core, m)), 0);
 }
 
-/* A member holds a plan, or is in a generation, that the store has lost. It cannot be told from here when it
- * is entered, so it is over, with the generation: everybody freezes and a newer one is formed. */
+/* A member holds a plan, or is in a generation, that the store has lost. It cannot be told from
+ * here when it is entered, so it is over, with the generation: everybody freezes and a newer one is
+ * formed. */
 static bool never_heard_of(struct core *core, struct job *job, const struct core_message *message)
 {
     uint64_t known = job->plan_number > job->number ? job->plan_number : job->number;
@@ -316,7 +324,8 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
         over->nonce = job->plan_number != 0 ? job->plan_nonce : job->nonce;
         over->over.reason = job->reason;
         m->report_us = core->now_us;
-    } else if (m->state == MEMBER_RUNNING && m->in_generation && message->generation < job->number) {
+    } else if (m->state == MEMBER_RUNNING && m->in_generation &&
+               message->generation < job->number) {
         never_told(core, job, m, hello);
     } else if (m->state == MEMBER_RUNNING && never_heard_of(core, job, message)) {
         return;

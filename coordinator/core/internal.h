@@ -118,15 +118,17 @@ struct job {
     bool waiting_due;
     uint64_t over_us;             /* when the last generation ended */
     uint64_t pair_us;             /* last regroup because of a data plane failure, 0 = none */
-    /* Of the last recovery: silence before it was noticed; until all survivors had stopped; until the next
-     * generation was formed; the longest that a member of it needed to connect, to copy, to recompute. */
+    /* Of the last recovery: silence before it was noticed; until all survivors had stopped; until
+     * the next generation was formed; the longest that a member of it needed to connect, to copy,
+     * to recompute. */
     uint64_t detect_us, push_us, rendezvous_us, connect_us, state_us, recompute_us;
     uint64_t recoveries;
     bool recovering;              /* the generation follows a loss */
     uint32_t losses;              /* generations that ended with one since the last progress */
     uint64_t progress_step;       /* newest step ever seen */
     uint64_t step_us;             /* usual duration of a step in this group; 0 = not known yet */
-    uint64_t timed_step, timed_us; /* newest step seen in this group, and when it began (0 = not seen) */
+    uint64_t timed_step, timed_us; /* newest step seen in this group, and when it began (0 = not
+                                      seen) */
     bool timed;                   /* timed_step is set */
     struct cooling cooling[COOLING_NODES];
     uint64_t hash;                /* of the finished parameters */

@@ -1,8 +1,8 @@
 /* Who lives: ends of connections, leases, stalled members, and what peers say of each other.
  *
- * Leases are judged on ticks only, on the coordinator's own clock. A gap between ticks means that the
- * coordinator itself was stopped: every lease is shifted by it, so that it never accuses its peers of its
- * own absence (reliability.md 4: naive servers did in 3 of 3 pauses). */
+ * Leases are judged on ticks only, on the coordinator's own clock. A gap between ticks means that
+ * the coordinator itself was stopped: every lease is shifted by it, so that it never accuses its
+ * peers of its own absence (reliability.md 4: naive servers did in 3 of 3 pauses). */
 #include "core/internal.h"
 
 #define GAP_US (2 * TICK_US + TICK_US / 2)
@@ -101,7 +101,8 @@ static void evict(struct core *core, struct member *m, const char *why, uint64_t
 
         message->refused.why = CORE_REFUSAL_EVICTED;
         message->refused.exit_code = 75;
-        message->refused.text = core_say(core, "declared lost: %s; join again as a new member", why);
+        message->refused.text =
+            core_say(core, "declared lost: %s; join again as a new member", why);
         close->conns = &core->conns[core->conns_used];
         close->conn_count = 1;
         core_list_add(core, conn);
@@ -131,8 +132,8 @@ void member_closed(struct core *core, struct member *m)
 
 /* ---- beats ---------------------------------------------------------------------------------- */
 
-/* The group is another one: fewer members take longer. Where the last group got nowhere, what was measured is
- * not to be trusted at all: it may be why. */
+/* The group is another one: fewer members take longer. Where the last group got nowhere, what was
+ * measured is not to be trusted at all: it may be why. */
 void life_new_world(struct job *job, uint32_t world)
 {
     if (job->losses > 0 || world == 0)
@@ -142,7 +143,8 @@ void life_new_world(struct job *job, uint32_t world)
     job->timed = false;
 }
 
-/* Only a step that was seen to begin and to end is measured, and none while mail is read that is old. */
+/* Only a step that was seen to begin and to end is measured, and none while mail is read that is
+ * old. */
 static void note_speed(const struct core *core, struct job *job, uint64_t step)
 {
     bool old_mail = core->now_us > core->tick_us + GAP_US;
@@ -186,7 +188,8 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
 
 /* ---- what peers say ------------------------------------------------------------------------- */
 
-/* Both ends of a broken data connection still answer: once they get another chance, then one of them goes. */
+/* Both ends of a broken data connection still answer: once they get another chance, then one of
+ * them goes. */
 static void judge_pair(struct core *core, struct job *job, struct member *accuser,
                        struct member *accused, const char *text)
 {
@@ -229,10 +232,12 @@ void on_peer_lost(struct core *core, struct member *m, const struct core_message
     if (message->peer_lost.why == CORE_LOST_HASH) {
         accused->hash_accused++;
         if (accused->hash_accused * 2 > job->world - 1)
-            evict(core, accused, "its parameters were out-voted by the others (corrupt memory?)", 0);
+            evict(core, accused, "its parameters were out-voted by the others (corrupt memory?)",
+                  0);
         return;
     }
-    /* A connection that has just ended is seen here too: its closing decides, and names it better. */
+    /* A connection that has just ended is seen here too: its closing decides, and names it
+     * better. */
     if (accused->conn == 0)
         return;
     if (message->peer_lost.why == CORE_LOST_CLOSED &&
@@ -254,8 +259,8 @@ static uint64_t limit_us(const struct core *core, const struct job *job, enum co
 
     if (phase != CORE_PHASE_COMPUTE)
         return (uint64_t)core->times.startup_ms * 1000;
-    /* Until its own steps have been timed, a step may take as long as a start, and longer with each loss that
-     * brought nobody any further: perhaps the steps are that long. */
+    /* Until its own steps have been timed, a step may take as long as a start, and longer with each
+     * loss that brought nobody any further: perhaps the steps are that long. */
     if (job->step_us == 0)
         return (uint64_t)core->times.startup_ms * 1000 * (1 + job->losses);
     return usual > least ? usual : least;
@@ -282,8 +287,9 @@ static void suspect(struct core *core, struct job *job, struct member *m, uint64
                       (unsigned long long)(silent_us / 1000)));
 }
 
-/* How long it may be silent. One without a connection is known from the store or from a roster only (the end
- * of a connection is a loss at once): it also gets the longest pause between two attempts to connect. */
+/* How long it may be silent. One without a connection is known from the store or from a roster only
+ * (the end of a connection is a loss at once): it also gets the longest pause between two attempts
+ * to connect. */
 static uint64_t lease_us(const struct core *core, const struct member *m, uint32_t patience)
 {
     uint64_t lease_ms =
@@ -364,8 +370,8 @@ static void tick_job(struct core *core, struct job *job)
     }
 }
 
-/* Since when something is awaited, the gap left out. What came after the gap, before this tick, is as it is:
- * the shell reads before it judges. */
+/* Since when something is awaited, the gap left out. What came after the gap, before this tick, is
+ * as it is: the shell reads before it judges. */
 static uint64_t shifted(const struct core *core, uint64_t since_us, uint64_t gap_us)
 {
     return since_us + gap_us < core->now_us ? since_us + gap_us : core->now_us;
@@ -388,7 +394,8 @@ static void shift(struct core *core, uint64_t gap_us)
             m->leave_us += gap_us;
     }
     core_log(core, CORE_WARNING, NULL,
-             core_say(core, "the coordinator itself stood still for %llu ms: nobody is accused of it",
+             core_say(core,
+                      "the coordinator itself stood still for %llu ms: nobody is accused of it",
                       (unsigned long long)gap_us / 1000));
 }
 

@@ -1,7 +1,7 @@
 /* Tables: jobs by name, members by identity and by connection.
  *
- * Both indices are open addressing with linear probing and back-shift deletion, at most half full, so that
- * 18,000 members cost O(1) each. */
+ * Both indices are open addressing with linear probing and back-shift deletion, at most half full,
+ * so that 18,000 members cost O(1) each. */
 #include "core/internal.h"
 
 static uint32_t hash_bytes(const uint8_t *bytes, size_t count)

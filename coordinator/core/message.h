@@ -1,6 +1,6 @@
-/* What the core and the members say to each other, as the core sees it: proto/messages.proto in C, without
- * a trace of bytes. Text and lists of incoming messages are valid during core_step(); those of outgoing
- * ones point into the core and are valid until the next core_step(). */
+/* What the core and the members say to each other, as the core sees it: proto/messages.proto in C,
+ * without a trace of bytes. Text and lists of incoming messages are valid during core_step(); those
+ * of outgoing ones point into the core and are valid until the next core_step(). */
 #ifndef CORE_MESSAGE_H
 #define CORE_MESSAGE_H
 

@@ -1,10 +1,10 @@
-/* A job as bytes for the store: little endian, versioned, bounded; read back with the same care as bytes from
- * a stranger, since disks lie. No secret leaves here but digests; keys are not stored.
+/* A job as bytes for the store: little endian, versioned, bounded; read back with the same care as
+ * bytes from a stranger, since disks lie. No secret leaves here but digests; keys are not stored.
  *
- *   u32 magic "MJOB", u32 version, text name, id uid, text spec, text fingerprint, u32 min, u32 max,
- *   u32 state (0 running, 1 done, 2 failed), u64 number_max, u64 number, u64 nonce, u64 step,
- *   u64 plan number, u64 plan nonce, u32 plan pauses, u64 hash, u32 members, then each member:
- *   id, digest, u32 flags (1 generation, 2 plan), u32 rank, u32 rank in the plan, u32 pid, text node,
+ *   u32 magic "MJOB", u32 version, text name, id uid, text spec, text fingerprint, u32 min, u32
+ *   max, u32 state (0 running, 1 done, 2 failed), u64 number_max, u64 number, u64 nonce, u64 step,
+ *   u64 plan number, u64 plan nonce, u32 plan pauses, u64 hash, u32 members, then each member: id,
+ *   digest, u32 flags (1 generation, 2 plan), u32 rank, u32 rank in the plan, u32 pid, text node,
  *   text host, text address;
  *   u64 checksum (FNV-1a of everything before). text = u32 length, bytes. */
 #include "core/internal.h"
@@ -221,7 +221,8 @@ static void get_job(struct core *core, struct job *job, struct reader *r)
                                    : CORE_JOB_FORMING;
 }
 
-/* A job with fresh leases for all its members; false (and nothing of it) when the record is damaged. */
+/* A job with fresh leases for all its members; false (and nothing of it) when the record is
+ * damaged. */
 bool record_restore(struct core *core, const uint8_t *record, size_t bytes)
 {
     struct reader r = {record, record + bytes, bytes < 24};

@@ -1,8 +1,9 @@
 /* When a generation is formed, with whom, and at which ranks.
  *
- * The rule of one world: a generation that may still run (the last one, and a plan that was issued) must be
- * fenced before another is formed. A frozen member fences it, since no step of it ends without that
- * member's sums; so does the proof that nobody of it lives. Without either the job is paused. */
+ * The rule of one world: a generation that may still run (the last one, and a plan that was issued)
+ * must be fenced before another is formed. A frozen member fences it, since no step of it ends
+ * without that member's sums; so does the proof that nobody of it lives. Without either the job is
+ * paused. */
 #include "core/internal.h"
 
 #include <stdio.h>
@@ -73,8 +74,8 @@ static void take_census(const struct core *core, const struct job *job, struct c
             c->in_step++;
 }
 
-/* A frozen member fences its generation, but one that had not yet got the state does not stand for the others:
- * while somebody may live who is more than a step ahead, nobody goes back below him. */
+/* A frozen member fences its generation, but one that had not yet got the state does not stand for
+ * the others: while somebody may live who is more than a step ahead, nobody goes back below him. */
 static bool fenced(const struct job *job, const struct census *c)
 {
     if (c->missing_step > c->survivors_step + 1 && c->missing_step > c->waiting_step + 1)
@@ -166,14 +167,15 @@ static struct member *next_newcomer(const struct core *core, const struct job *j
             continue;
         if (best == NULL || before(m, best))
             best = m;
-        if (node != NULL && strcmp(m->node, node) == 0 && (best_here == NULL || before(m, best_here)))
+        if (node != NULL && strcmp(m->node, node) == 0 &&
+            (best_here == NULL || before(m, best_here)))
             best_here = m;
     }
     return best_here != NULL ? best_here : best;
 }
 
-/* Ranks for the chosen: who had one below the new world keeps it, the holes are filled so that a node's
- * ranks lie side by side where possible. */
+/* Ranks for the chosen: who had one below the new world keeps it, the holes are filled so that a
+ * node's ranks lie side by side where possible. */
 void job_rank(struct core *core, struct job *job, uint32_t world)
 {
     struct member *at[CORE_WORLD_MAX] = {NULL};
@@ -204,8 +206,8 @@ static bool fits(const struct member *m)
     return m->state == MEMBER_FROZEN ? !m->released : m->state == MEMBER_WAITING && !m->leaving;
 }
 
-/* Somebody who has the state first, then survivors, then spares in step, then whoever stands at the step, then
- * the others, in the order of their joining. */
+/* Somebody who has the state first, then survivors, then spares in step, then whoever stands at the
+ * step, then the others, in the order of their joining. */
 static bool fits_round(const struct member *m, int round, uint64_t step)
 {
     switch (round) {
@@ -239,15 +241,16 @@ static uint32_t choose(struct core *core, struct job *job, uint32_t world, uint6
 
 /* ---- plans ---------------------------------------------------------------------------------- */
 
-/* A spare that still catches up can take over from those who leave: a pause is put off while they have time. */
+/* A spare that still catches up can take over from those who leave: a pause is put off while they
+ * have time. */
 static bool relief_comes(const struct core *core, const struct job *job)
 {
     uint64_t reserve_us = (uint64_t)core->times.report_ms * 1000;
     bool comes = false, late = false;
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        comes |= m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 && !m->ready &&
-                 !m->leaving;
+        comes |= m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 &&
+                 !m->ready && !m->leaving;
         late |= m->leaving && m->leave_us != 0 && core->now_us + reserve_us > m->leave_us;
     }
     return comes && !late;
@@ -362,14 +365,15 @@ void job_tell_waiting(struct core *core, struct job *job)
 
 /* ---- after every event ---------------------------------------------------------------------- */
 
-/* Nobody of the job lives any more: the job goes on at any size, and the terms are those of the first who came
- * to resume it. */
+/* Nobody of the job lives any more: the job goes on at any size, and the terms are those of the
+ * first who came to resume it. */
 static void take_new_terms(struct core *core, struct job *job, const struct census *c)
 {
     if (c->survivors > 0 || c->owing > 0 || c->missing > 0 || job->number == 0)
         return;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        if (m->kind != CORE_WORKER || m->state != MEMBER_WAITING || m->conn == 0 || m->asked_min == 0)
+        if (m->kind != CORE_WORKER || m->state != MEMBER_WAITING || m->conn == 0 ||
+            m->asked_min == 0)
             continue;
         job->min = m->asked_min;
         job->max = m->asked_max < m->asked_min ? m->asked_min : m->asked_max;

@@ -163,7 +163,10 @@ static const char *member_word(const struct core *core, const struct job *job,
         return m->barrier != NOBODY ? "waiting" : "present";
     switch (m->state) {
     case MEMBER_RUNNING:
-        return m->conn == 0 ? "detached" : m->leaving ? "leaving" : m->finished ? "finished" : "running";
+        return m->conn == 0  ? "detached"
+               : m->leaving  ? "leaving"
+               : m->finished ? "finished"
+                             : "running";
     case MEMBER_FROZEN:
         return "frozen";
     case MEMBER_LOST:
@@ -193,9 +196,10 @@ bool core_view_member(const struct core *core, uint32_t job_number, uint32_t ind
         view->pid = m->pid;
         view->step = m->step > m->applied ? m->step : m->applied;
         view->silent_ms = (core->now_us - m->seen_us) / 1000;
-        view->waits_at = m->barrier != NOBODY
-                             ? core->barriers[(size_t)m->job * core->limits.barriers + m->barrier].name
-                             : "";
+        view->waits_at =
+            m->barrier != NOBODY
+                ? core->barriers[(size_t)m->job * core->limits.barriers + m->barrier].name
+                : "";
         view->participant = m->kind == CORE_PARTICIPANT;
         return true;
     }

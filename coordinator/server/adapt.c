@@ -1,6 +1,7 @@
-/* Invariants: nothing is judged here (lint and core do that), and nothing gets lost: every field of one side
- * is set from the other, but for the secret, of which the core sees a digest only. Numbers of types and
- * enumerations are the same on both sides, which the assertions below hold to the letter. */
+/* Invariants: nothing is judged here (lint and core do that), and nothing gets lost: every field of
+ * one side is set from the other, but for the secret, of which the core sees a digest only. Numbers
+ * of types and enumerations are the same on both sides, which the assertions below hold to the
+ * letter. */
 #include "server/adapt.h"
 
 #include <assert.h>
@@ -56,7 +57,8 @@ static void member_to_core(const struct wire_member *from, struct core_roster_me
     };
 }
 
-/* ":4711" from 10.0.0.5 is "10.0.0.5:4711"; anything else stands as it is, and so does what is too long. */
+/* ":4711" from 10.0.0.5 is "10.0.0.5:4711"; anything else stands as it is, and so does what is too
+ * long. */
 static const char *whole_address(const char *address, const struct adapt_peer *peer,
                                  struct adapt_scratch *scratch)
 {

@@ -1,15 +1,16 @@
 /* Between the structs of the wire (proto/wire.h) and those of the core (core/message.h), both ways.
  *
- * Pure: no allocation, no I/O. Texts and masks are not copied, so a message that was translated is valid
- * as long as the one it came from; lists of members and identities are built in the caller's scratch and
- * valid until its next use.
+ * Pure: no allocation, no I/O. Texts and masks are not copied, so a message that was translated is
+ * valid as long as the one it came from; lists of members and identities are built in the caller's
+ * scratch and valid until its next use.
  *
  *     struct adapt_scratch scratch;                              one per thread; large
  *     peer = { .host = "10.0.0.5", .secret = digest of the secret }
  *     adapt_to_core(&wire, &peer, &scratch, &message)            what a member said
  *     adapt_to_wire(&message, &scratch, &wire)                   what the core answers
  *
- * Both return false for a type that does not go that way. The daemon and the simulator run this same code. */
+ * Both return false for a type that does not go that way. The daemon and the simulator run this
+ * same code. */
 #ifndef SERVER_ADAPT_H
 #define SERVER_ADAPT_H
 

@@ -1,9 +1,9 @@
 /* Invariants
- *   1. A slot is free, open or closing; only an open one is known by its id. The serial number of a slot
- *      grows when it is freed, so an old id never finds it.
- *   2. closed_cb is called when the slot leaves "open", from the loop and never from inside conns_send,
- *      whose caller is in the middle of carrying out actions: a send that fails marks the slot doomed and
- *      the next conns_judge or the idle sweep closes it.
+ *   1. A slot is free, open or closing; only an open one is known by its id. The serial number of a
+ *      slot grows when it is freed, so an old id never finds it.
+ *   2. closed_cb is called when the slot leaves "open", from the loop and never from inside
+ *      conns_send, whose caller is in the middle of carrying out actions: a send that fails marks
+ *      the slot doomed and the next conns_judge or the idle sweep closes it.
  *   3. Strangers are linked in the order in which they were accepted: the oldest is first.
  *   4. Memory of a body that comes in parts belongs to the parser and is freed with the slot. */
 #include "server/conn.h"

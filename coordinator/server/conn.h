@@ -4,19 +4,21 @@
  *
  *     conns_open(&conns, loop, &limits, &events, owner, address, error...)   listens
  *         -> opened_cb, frame_cb.., closed_cb       closed_cb exactly once per opened_cb
- *     conns_admit(conns, id)        the stranger became a member: larger limits, no handshake deadline
+ *     conns_admit(conns, id)        the stranger became a member: larger limits, no handshake
+ *                                   deadline
  *     conns_send(conns, ids, count, frame, bytes)   one frame to many, encoded once
  *     conns_close(conns, id)        after what is queued has left, or its deadline
  *     conns_judge(conns, now_us)    at each tick: all deadlines of all connections
  *     conns_stop(conns)             closes everything; the loop must run until it is idle
  *
- * Budgets: a stranger has handshake_ms for its first frame, a frame begun has frame_ms to be complete,
- * and a peer that does not read is dropped when more than queue_bytes wait for it or nothing has left for
- * write_ms. Beyond stranger_count strangers the oldest is dropped for the newest, so that a flood of
- * silent connections cannot keep members out. Beyond conn_count nothing is accepted until one closes.
+ * Budgets: a stranger has handshake_ms for its first frame, a frame begun has frame_ms to be
+ * complete, and a peer that does not read is dropped when more than queue_bytes wait for it or
+ * nothing has left for write_ms. Beyond stranger_count strangers the oldest is dropped for the
+ * newest, so that a flood of silent connections cannot keep members out. Beyond conn_count nothing
+ * is accepted until one closes.
  *
- * A connection's id is index + serial number and is never used again, so that an id that outlived its
- * connection does nothing. */
+ * A connection's id is index + serial number and is never used again, so that an id that outlived
+ * its connection does nothing. */
 #ifndef SERVER_CONN_H
 #define SERVER_CONN_H
 

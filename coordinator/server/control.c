@@ -1,7 +1,7 @@
 /* Invariants
  *   1. A client is idle or waits for one answer; lines that come meanwhile stay in its buffer.
- *   2. ticket = slot + serial << 32; the serial of a slot grows with each request, so an answer is given
- *      at most once and never to somebody else. */
+ *   2. ticket = slot + serial << 32; the serial of a slot grows with each request, so an answer is
+ *      given at most once and never to somebody else. */
 #include "server/control.h"
 
 #include <jansson.h>

@@ -2,8 +2,8 @@
  *
  * One JSON object per line, one answer per line:
  *     {"command":"drain","job":"j","target":"node-b"}   ->   {"ok":true,"text":"..."}
- * Commands are the runtime's business; this file carries lines, bounds them (4 KiB, 16 connections) and
- * refuses what is not an object with a "command". */
+ * Commands are the runtime's business; this file carries lines, bounds them (4 KiB, 16 connections)
+ * and refuses what is not an object with a "command". */
 #ifndef SERVER_CONTROL_H
 #define SERVER_CONTROL_H
 

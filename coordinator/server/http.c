@@ -1,6 +1,8 @@
 /* Invariants
- *   1. The listening socket is ours, made before MHD, so that "port taken" is known before "ready" is said.
- *   2. MHD runs on the loop's thread only: when its epoll descriptor is readable, or its timeout is due. */
+ *   1. The listening socket is ours, made before MHD, so that "port taken" is known before "ready"
+ *      is said.
+ *   2. MHD runs on the loop's thread only: when its epoll descriptor is readable, or its timeout is
+ *      due. */
 #include "server/http.h"
 
 #include <arpa/inet.h>

@@ -4,8 +4,8 @@
  *         -> pages_cb(owner, path, &page)     for each GET or HEAD, on the loop's thread
  *     http_stop(http)                         the loop must run once more
  *
- * Anything but GET and HEAD is answered 405, a path without a page 404. At most 256 connections, each
- * closed after 10 s of silence. */
+ * Anything but GET and HEAD is answered 405, a path without a page 404. At most 256 connections,
+ * each closed after 10 s of silence. */
 #ifndef SERVER_HTTP_H
 #define SERVER_HTTP_H
 
@@ -15,7 +15,8 @@
 
 struct http;
 
-/* body: malloc'ed, owned by the server afterwards; type: a constant. status 0 means: no such page. */
+/* body: malloc'ed, owned by the server afterwards; type: a constant. status 0 means: no such
+ * page. */
 struct http_page {
     unsigned status;
     char *body;

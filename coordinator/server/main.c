@@ -14,7 +14,7 @@
 #include <uv.h>
 
 #define SUMMARY                                                                                    \
-    "Holds elastic training jobs together: who is a member, at which rank, since when and until\n"  \
+    "Holds elastic training jobs together: who is a member, at which rank, since when and until\n" \
     "when. Prints `ready tcp=ADDR:PORT http=ADDR:PORT` when it serves."
 
 struct signals {
@@ -102,7 +102,8 @@ int main(int argc, char **argv)
                       options.positional[0]);
         status = EXIT_USAGE;
     } else if (status == 0 && settings.lost_beats <= settings.suspect_beats) {
-        (void)fprintf(stderr, "muster-coordinator: --lost-beats must be more than --suspect-beats\n");
+        (void)fprintf(stderr,
+                      "muster-coordinator: --lost-beats must be more than --suspect-beats\n");
         status = EXIT_USAGE;
     } else if (status == 0) {
         log_open(&log, STDERR_FILENO, strcmp(settings.log_format, "json") == 0,

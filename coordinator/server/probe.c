@@ -1,4 +1,5 @@
-/* A probe is one block with a connection and a deadline; it is freed when both handles are closed. */
+/* A probe is one block with a connection and a deadline; it is freed when both handles are
+ * closed. */
 #include "server/probe.h"
 
 #include <errno.h>

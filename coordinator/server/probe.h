@@ -3,8 +3,8 @@
  *     probe_start(&probes, loop, address, probed_cb, owner, tag)
  *         -> probed_cb(owner, tag, result)        once, within PROBE_MS, from the loop
  *
- * A refused connection is the kernel of that host saying that the process is gone: proof. An accepted one
- * or silence proves nothing. */
+ * A refused connection is the kernel of that host saying that the process is gone: proof. An
+ * accepted one or silence proves nothing. */
 #ifndef SERVER_PROBE_H
 #define SERVER_PROBE_H
 

@@ -1,10 +1,11 @@
 /* Invariants
- *   1. The core is stepped from one place, step(), and never from inside another step: what could come back
- *      while actions are carried out (an operator's next line, a store that fails at once) is kept and
- *      stepped afterwards.
- *   2. Deadlines are judged after a poll: the timer only marks a tick as due and keeps the loop from
- *      sleeping; the check handle, which libuv runs after it has read the sockets, makes it. Otherwise a
- *      daemon that was stopped would judge its members before it reads what they sent meanwhile.
+ *   1. The core is stepped from one place, step(), and never from inside another step: what could
+ *      come back while actions are carried out (an operator's next line, a store that fails at
+ *      once) is kept and stepped afterwards.
+ *   2. Deadlines are judged after a poll: the timer only marks a tick as due and keeps the loop
+ *      from sleeping; the check handle, which libuv runs after it has read the sockets, makes it.
+ *      Otherwise a daemon that was stopped would judge its members before it reads what they sent
+ *      meanwhile.
  *   3. A secret is seen here only to be digested; the core holds digests. */
 #include "server/runtime.h"
 
@@ -268,7 +269,8 @@ static void on_control(void *owner, uint64_t ticket, const struct control_reques
     } else if (strcmp(request->command, "why") == 0) {
         event.command = CORE_COMMAND_WHY;
     } else {
-        control_answer(rt->control, ticket, false, "unknown command: drain, forget and why are there");
+        control_answer(rt->control, ticket, false,
+                       "unknown command: drain, forget and why are there");
         return;
     }
     (void)snprintf(text, sizeof text, "operator (uid %u, pid %u): %s %s", request->peer_uid,

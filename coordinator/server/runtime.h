@@ -1,5 +1,6 @@
-/* The shell around the core: what comes from sockets, disk and clock becomes an event, actions are carried
- * out in order. One loop, one thread; only the store's writes have a thread of their own. */
+/* The shell around the core: what comes from sockets, disk and clock becomes an event, actions are
+ * carried out in order. One loop, one thread; only the store's writes have a thread of their
+ * own. */
 #ifndef SERVER_RUNTIME_H
 #define SERVER_RUNTIME_H
 
@@ -11,8 +12,8 @@
 
 struct runtime;
 
-/* Opens state, listeners and sockets. 0, or an exit code with its sentence (69: port taken, state folder in
- * use; 64: address that needs --insecure). */
+/* Opens state, listeners and sockets. 0, or an exit code with its sentence (69: port taken, state
+ * folder in use; 64: address that needs --insecure). */
 int runtime_open(struct runtime **runtime, uv_loop_t *loop, const struct settings *settings,
                  const struct log *log, struct error *error);
 

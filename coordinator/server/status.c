@@ -88,7 +88,8 @@ static void metric(FILE *out, const char *name, const char *type, const char *he
     (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-/* The value of a label: backslash, quote and newline have their escapes, as in the Prometheus text format. */
+/* The value of a label: backslash, quote and newline have their escapes, as in the Prometheus text
+ * format. */
 static void print_label(FILE *out, const char *text)
 {
     for (; *text != '\0'; text++) {
@@ -123,7 +124,10 @@ static double step_of(const struct core_job_view *v) { return (double)v->step; }
 static double loss_of(const struct core_job_view *v) { return (double)v->loss; }
 static double samples_of(const struct core_job_view *v) { return (double)v->samples_per_s; }
 static double detect_of(const struct core_job_view *v) { return (double)v->detect_us / 1e6; }
-static double rendezvous_of(const struct core_job_view *v) { return (double)v->rendezvous_us / 1e6; }
+static double rendezvous_of(const struct core_job_view *v)
+{
+    return (double)v->rendezvous_us / 1e6;
+}
 static double push_of(const struct core_job_view *v) { return (double)v->push_us / 1e6; }
 static double state_of(const struct core_job_view *v) { return (double)v->state_us / 1e6; }
 static double recompute_of(const struct core_job_view *v) { return (double)v->recompute_us / 1e6; }

@@ -1,8 +1,8 @@
 /* Invariants
- *   1. The database is touched by store_open and store_load before the thread runs, then by the thread
- *      alone.
- *   2. Puts are written in the order of the calls and answered in that order; several that wait are one
- *      transaction (group commit), which fails or succeeds for all of them.
+ *   1. The database is touched by store_open and store_load before the thread runs, then by the
+ *      thread alone.
+ *   2. Puts are written in the order of the calls and answered in that order; several that wait are
+ *      one transaction (group commit), which fails or succeeds for all of them.
  *   3. A failed transaction leaves the file as it was; the core tries again with a later put. */
 #include "server/store.h"
 
@@ -203,10 +203,11 @@ static enum store_error take_lock(struct store *store, const char *folder, char 
     if (flock(store->lock_file, LOCK_EX | LOCK_NB) != 0) {
         length = pread(store->lock_file, pid, sizeof pid - 1, 0);
         pid[length > 0 ? length : 0] = '\0';
-        (void)snprintf(error, error_bytes,
-                       "state folder %s is in use by another coordinator (pid %s); stop it, or give "
-                       "this one another --state",
-                       folder, pid[0] != '\0' ? pid : "unknown");
+        (void)snprintf(
+            error, error_bytes,
+            "state folder %s is in use by another coordinator (pid %s); stop it, or give "
+            "this one another --state",
+            folder, pid[0] != '\0' ? pid : "unknown");
         return STORE_ERROR_LOCKED;
     }
     (void)snprintf(pid, sizeof pid, "%ld", (long)getpid());
@@ -252,7 +253,8 @@ static enum store_error translate(int status)
     }
 }
 
-/* A new file gets our marks, also one whose first start was cut off between them; an old one must carry both. */
+/* A new file gets our marks, also one whose first start was cut off between them; an old one must
+ * carry both. */
 static enum store_error check_marks(struct store *store, char *error, size_t error_bytes)
 {
     int id = 0, version = 0, tables = 0;
@@ -264,7 +266,8 @@ static enum store_error check_marks(struct store *store, char *error, size_t err
         status = read_number(store->database, "SELECT count(*) FROM sqlite_master", &tables);
     if (status != SQLITE_OK) {
         (void)snprintf(error, error_bytes, "%s: %s%s", store->path, sqlite3_errmsg(store->database),
-                       translate(status) == STORE_ERROR_DAMAGED ? "; move it away to start anew" : "");
+                       translate(status) == STORE_ERROR_DAMAGED ? "; move it away to start anew"
+                                                                : "");
         return translate(status);
     }
     if (version == 0 && tables == 0 && (id == 0 || id == APPLICATION_ID))

@@ -3,14 +3,18 @@
  * Calling sequence
  *
  *     store_open(&store, loop, folder, on_stored, owner, error...)   takes the exclusive lock
- *     store_load(store, on_record, owner, error...)                   at start, before anything else
+ *     store_load(store, on_record, owner, error...)                   at start, before anything
+ *                                                                    else
  *     store_put(store, lsn, job, record, bytes)                       any number may be under way
- *         -> stored_cb(owner, lsn, NULL) in the order of the calls, or with a sentence when it failed
- *     store_close(store)                                              writes what is under way first
+ *         -> stored_cb(owner, lsn, NULL) in the order of the calls, or with a sentence when it
+ *         failed
+ *     store_close(store)                                              writes what is under way
+ *                                                                    first
  *
  * SQLite runs on a thread of its own, so that a slow disk never delays the loop. WAL with
- * synchronous=FULL: a record is durable when stored_cb says so. The lock is SQLite's exclusive mode plus
- * a lock on FOLDER/lock, so that a second coordinator is refused with a sentence that names the first. */
+ * synchronous=FULL: a record is durable when stored_cb says so. The lock is SQLite's exclusive mode
+ * plus a lock on FOLDER/lock, so that a second coordinator is refused with a sentence that names
+ * the first. */
 #ifndef SERVER_STORE_H
 #define SERVER_STORE_H
 
@@ -48,8 +52,8 @@ enum store_error store_load(struct store *store, store_record_cb record_cb, void
 void store_put(struct store *store, uint64_t lsn, const char *job, const uint8_t *record,
                size_t bytes);
 
-/* Writes what is under way, without callbacks, then lets go of everything. The loop must run once more.
- * Accepts NULL. */
+/* Writes what is under way, without callbacks, then lets go of everything. The loop must run once
+ * more. Accepts NULL. */
 void store_close(struct store *store);
 
 const char *store_version(void); /* SQLite's */

@@ -1,5 +1,5 @@
-/* Mistakes that can be planted, to see that the simulator finds them. They live in the simulator's own glue
- * (as a wrong carrier, store or worker would), never in the code under test. */
+/* Mistakes that can be planted, to see that the simulator finds them. They live in the simulator's
+ * own glue (as a wrong carrier, store or worker would), never in the code under test. */
 #ifndef SIM_BUG_H
 #define SIM_BUG_H
 

@@ -1,5 +1,5 @@
-/* The coordinator's process in the simulator: the real core in a shell that carries its actions out over the
- * simulated network and store, as coordinator/server does over real ones.
+/* The coordinator's process in the simulator: the real core in a shell that carries its actions out
+ * over the simulated network and store, as coordinator/server does over real ones.
  *
  * Order in one turn, as there: what has come is read first, then deadlines are judged by a tick. */
 #ifndef SIM_COORD_H
@@ -51,7 +51,8 @@ void sim_coord_message(struct sim *sim, uint32_t conn, const struct wire_message
 void sim_coord_stored(struct sim *sim, uint64_t lsn, bool ok);
 void sim_coord_probed(struct sim *sim, uint64_t probe, bool gone);
 
-/* The operator: drain a member, forget one. target: a rank or a node's name, as the core understands it. */
+/* The operator: drain a member, forget one. target: a rank or a node's name, as the core
+ * understands it. */
 void sim_coord_command(struct sim *sim, enum core_command command, const char *job,
                        const char *target);
 

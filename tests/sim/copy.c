@@ -1,7 +1,7 @@
 /* Copies between members of a generation: R of the last step, or the whole state at one version.
  *
- * Invariants: an answer to an older request changes nothing; R is served only when every cell of it is of the
- * step asked for; the state only at the version asked for. */
+ * Invariants: an answer to an older request changes nothing; R is served only when every cell of it
+ * is of the step asked for; the state only at the version asked for. */
 #include "sim/panic.h"
 #include "sim/sim.h"
 

@@ -1,7 +1,8 @@
 /* The worker's device: shards, updates and checkpoints that take time.
  *
- * Invariants: a shard's value is made of the parameters that its thread read when it began; parameters change
- * only when an update or a copied state is whole; R is tagged cell by cell with the step it is of. */
+ * Invariants: a shard's value is made of the parameters that its thread read when it began;
+ * parameters change only when an update or a copied state is whole; R is tagged cell by cell with
+ * the step it is of. */
 #include "sim/panic.h"
 #include "sim/sim.h"
 

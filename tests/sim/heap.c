@@ -1,4 +1,5 @@
-/* Invariants: list[i] is not later than its children list[4i+1 .. 4i+4]; order numbers are unique. */
+/* Invariants: list[i] is not later than its children list[4i+1 .. 4i+4]; order numbers are
+ * unique. */
 #include "sim/heap.h"
 
 #include "sim/panic.h"

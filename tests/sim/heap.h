@@ -1,11 +1,13 @@
-/* Virtual time: a heap of events, earliest first; events of one instant in the order in which they came.
+/* Virtual time: a heap of events, earliest first; events of one instant in the order in which they
+ * came.
  *
  *   sim_heap_init(&heap);
  *   sim_heap_push(&heap, &event);                 event.at_us >= the time of the last event taken
  *   while (sim_heap_pop(&heap, &event)) { handle }
  *   sim_heap_release(&heap);
  *
- * An event is never taken back: who changes his mind gives the target a new serial and ignores the old one. */
+ * An event is never taken back: who changes his mind gives the target a new serial and ignores the
+ * old one. */
 #ifndef SIM_HEAP_H
 #define SIM_HEAP_H
 

@@ -1,7 +1,7 @@
 /* Catch-up of a spare beside the group, and the members' side of it: the hands of train/catchup.
  *
- * Invariants: what a source sends of one subscription carries its serial, and nothing of an older one is taken;
- * the state of a spare has a version only while catchup_whole() holds. */
+ * Invariants: what a source sends of one subscription carries its serial, and nothing of an older
+ * one is taken; the state of a spare has a version only while catchup_whole() holds. */
 #include "sim/panic.h"
 #include "sim/sim.h"
 #include "train/catchup.h"
@@ -114,7 +114,8 @@ static void update(struct sim *sim, uint32_t worker)
         while (catchup_due(&j->catchup, chunk, &step)) {
             uint64_t reduced = j->records[step % CATCHUP_RECORDS_MAX][chunk];
             bool skip = sim->options->bug == SIM_BUG_RECORD_GAP && step % 3 == 1 && chunk == 0;
-            w->params[chunk] = skip ? w->params[chunk] : toy_update(w->params[chunk], step, reduced);
+            w->params[chunk] =
+                skip ? w->params[chunk] : toy_update(w->params[chunk], step, reduced);
             catchup_updated(&j->catchup, chunk);
         }
     }

@@ -1,5 +1,5 @@
-/* Invariants: a session has at most one connection; a process that is dead has none; what the session
- * delivers reaches the program in order, a little later when setup.hop_us says so. */
+/* Invariants: a session has at most one connection; a process that is dead has none; what the
+ * session delivers reaches the program in order, a little later when setup.hop_us says so. */
 #include "sim/member.h"
 
 #include "sim/panic.h"
@@ -14,7 +14,8 @@
 
 /* ---- identity ------------------------------------------------------------------------------- */
 
-/* Slot and birth stand in the identity in clear, so that the simulator can find the process again. */
+/* Slot and birth stand in the identity in clear, so that the simulator can find the process
+ * again. */
 static wire_id identity(struct sim *sim, uint32_t member)
 {
     wire_id id;
@@ -66,7 +67,8 @@ static void deliver(struct sim *sim, uint32_t member, const struct session_deliv
     }
 }
 
-/* What goes to the network first, then the news: they cross to another thread in the real carrier. */
+/* What goes to the network first, then the news: they cross to another thread in the real
+ * carrier. */
 static void carry_out(struct sim *sim, uint32_t member, const struct session_actions *actions)
 {
     struct sim_member *m = &sim->members[member];

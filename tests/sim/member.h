@@ -1,5 +1,5 @@
-/* A member's process as far as the control plane goes: a session carried by the simulated network, and above
- * it either a worker (worker.h) or a puppet that trains nothing (puppet.h).
+/* A member's process as far as the control plane goes: a session carried by the simulated network,
+ * and above it either a worker (worker.h) or a puppet that trains nothing (puppet.h).
  *
  *   sim_member_birth(sim, i)            a process starts on slot i with an identity of its own
  *   sim_member_tell(sim, i, &event)     what the program says to its session

@@ -1,10 +1,10 @@
 /* The simulated data plane: the promises of worker/comm/comm.h between simulated workers.
  *
- * Kept here as there: frames arrive in order, once, and only between ends that are in the same generation;
- * one of an older generation (or of the one halted) is read and dropped, one of a newer waits unread until
- * the receiver enters it; halting cancels what is queued; connections to survivors stay over a change; a
- * spare enters the generation it views as a visitor; a peer that is lost stays lost until a later enter
- * names it again.
+ * Kept here as there: frames arrive in order, once, and only between ends that are in the same
+ * generation; one of an older generation (or of the one halted) is read and dropped, one of a newer
+ * waits unread until the receiver enters it; halting cancels what is queued; connections to
+ * survivors stay over a change; a spare enters the generation it views as a visitor; a peer that is
+ * lost stays lost until a later enter names it again.
  *
  *   sim_mesh_enter(sim, worker, &entry)   -> sim_worker_mesh_ready()
  *   sim_mesh_send(sim, worker, peer, &frame, cells)    -> sim_worker_frame() there

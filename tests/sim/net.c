@@ -1,7 +1,10 @@
 /* Invariants:
- *  - packets of a pipe arrive in the order in which they were said; due_us never goes back in a pipe;
- *  - an upcall is made only to an end that is open, and never from inside sim_net_say() or _hang_up();
- *  - a connection is given back when both ends are closed; its serial makes what is left in the heap void. */
+ *  - packets of a pipe arrive in the order in which they were said; due_us never goes back in a
+ *    pipe;
+ *  - an upcall is made only to an end that is open, and never from inside sim_net_say() or
+ *    _hang_up();
+ *  - a connection is given back when both ends are closed; its serial makes what is left in the
+ *    heap void. */
 #include "sim/net.h"
 
 #include "sim/panic.h"
@@ -10,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_US       UINT64_C(200000) /* first retransmission, and pause between two looks at a cut path */
+#define RETRY_US       UINT64_C(200000) /* first retransmission, and pause between two looks at a
+                                           cut path */
 #define SMALL_BYTES    1536u            /* memory of a small packet's texts */
 #define MEMBER_BYTES   640u             /* of a member in a roster, at most */
 #define ROSTER_FIXED_BYTES 8192u
@@ -164,7 +168,8 @@ void sim_net_syn(struct sim *sim, uint32_t index)
         conn->open[SIM_END_COORD] = true;
         push(sim, sim->now_us, SIM_EV_ACCEPT, index, 0);
     }
-    push(sim, sim_net_arrival_us(sim, 0, conn->hosts[0], SIM_CONTROL), SIM_EV_ANSWER, index, refused);
+    push(sim, sim_net_arrival_us(sim, 0, conn->hosts[0], SIM_CONTROL), SIM_EV_ANSWER, index,
+         refused);
 }
 
 void sim_net_accept(struct sim *sim, uint32_t index)
@@ -248,7 +253,8 @@ static void pipe_append(struct sim *sim, uint32_t index, enum sim_end from,
 {
     struct sim_conn *conn = &sim->net.conns[index];
     struct sim_pipe *pipe = &conn->pipe[from];
-    uint64_t due_us = sim_net_arrival_us(sim, conn->hosts[from], conn->hosts[1 - from], SIM_CONTROL);
+    uint64_t due_us =
+        sim_net_arrival_us(sim, conn->hosts[from], conn->hosts[1 - from], SIM_CONTROL);
     packet->due_us = due_us > pipe->due_us ? due_us : pipe->due_us;
     pipe->due_us = packet->due_us;
     if (pipe->last != NULL) {
@@ -350,7 +356,8 @@ static bool packet_arrives(struct sim *sim, uint32_t index, enum sim_end from,
     if (!conn->open[1 - from]) {
         /* Nobody there: the sender gets a reset. */
         if (conn->open[from]) {
-            push(sim, sim_net_arrival_us(sim, conn->hosts[1 - from], conn->hosts[from], SIM_CONTROL),
+            push(sim,
+                 sim_net_arrival_us(sim, conn->hosts[1 - from], conn->hosts[from], SIM_CONTROL),
                  from == SIM_END_COORD ? SIM_EV_BROKEN_UP : SIM_EV_BROKEN_DOWN, index, from);
         }
     } else if (from == SIM_END_MEMBER) {

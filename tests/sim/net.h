@@ -1,10 +1,10 @@
 /* The simulated network: hosts, paths between them, and the control connections of members.
  *
- * A path is directed and has two planes: control (member <-> coordinator) and data (member <-> member,
- * mesh.h). It can be cut, clogged, slow or lossy. Connections behave as TCP does: in order, reliable, and
- * silent about it while a path is cut. A packet that is lost comes later, and holds up those behind it; a
- * cut that lasts longer than SIM_TCP_TIMEOUT_US breaks the end that has something to send, and that end
- * alone (the other is half open until it sends something itself).
+ * A path is directed and has two planes: control (member <-> coordinator) and data (member <->
+ * member, mesh.h). It can be cut, clogged, slow or lossy. Connections behave as TCP does: in order,
+ * reliable, and silent about it while a path is cut. A packet that is lost comes later, and holds
+ * up those behind it; a cut that lasts longer than SIM_TCP_TIMEOUT_US breaks the end that has
+ * something to send, and that end alone (the other is half open until it sends something itself).
  *
  *   sim_net_dial(sim, member)            -> sim_coord_opened(), sim_member_connected() / _closed()
  *   sim_net_say(sim, conn, end, message) -> sim_coord_message() or sim_member_message() there
@@ -60,7 +60,8 @@ struct sim_conn {
     uint32_t member;              /* whose it is */
     uint32_t hosts[2];            /* of both ends */
     uint64_t opened_us;           /* when the coordinator saw it */
-    uint64_t heard_us;            /* when the coordinator last got something over it; 0 = nothing yet */
+    uint64_t heard_us;            /* when the coordinator last got something over it; 0 = nothing
+                                     yet */
     struct sim_pipe pipe[2];      /* by sending end */
 };
 
@@ -81,7 +82,8 @@ void sim_net_release(struct sim *sim);
 
 struct sim_path *sim_net_path(struct sim *sim, uint32_t from, uint32_t to);
 
-/* When something sent now arrives at the earliest; randomness, loss and slowness of the path are in it. */
+/* When something sent now arrives at the earliest; randomness, loss and slowness of the path are in
+ * it. */
 uint64_t sim_net_arrival_us(struct sim *sim, uint32_t from, uint32_t to, enum sim_plane plane);
 
 /* 0 when the path is open now, else when to look again. */

@@ -1,5 +1,5 @@
-/* SIM_REQUIRE: a condition of the simulator itself. When it does not hold the simulator is wrong, not the
- * code under test; it says so and stops. */
+/* SIM_REQUIRE: a condition of the simulator itself. When it does not hold the simulator is wrong,
+ * not the code under test; it says so and stops. */
 #ifndef SIM_PANIC_H
 #define SIM_PANIC_H
 

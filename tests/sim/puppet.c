@@ -1,7 +1,7 @@
-/* Check 9 is done here: at the moment a barrier is released to somebody, he waits at it, and everybody who lives
- * in his generation has entered it. Barriers are counted anew in each generation. A plan is entered by one
- * after the other without a step between: who waits in both generations at once may then be told "deadlock",
- * and enters again. */
+/* Check 9 is done here: at the moment a barrier is released to somebody, he waits at it, and
+ * everybody who lives in his generation has entered it. Barriers are counted anew in each
+ * generation. A plan is entered by one after the other without a step between: who waits in both
+ * generations at once may then be told "deadlock", and enters again. */
 #include "sim/puppet.h"
 
 #include "sim/sim.h"
@@ -115,8 +115,8 @@ static bool among(const struct sim *sim, uint32_t member, const struct wire_gene
 static void take_generation(struct sim *sim, uint32_t member, const struct wire_message *message)
 {
     struct sim_puppet *p = &sim->puppets[member];
-    struct session_event ready = {.type = SESSION_READY,
-                                  .position = {message->header.generation, message->header.nonce, 0}};
+    struct session_event ready = {
+        .type = SESSION_READY, .position = {message->header.generation, message->header.nonce, 0}};
     if (message->generation.mode == WIRE_MODE_VIEW) {
         sim_member_tell(sim, member, &ready);
     } else if (among(sim, member, &message->generation)) {
@@ -126,8 +126,9 @@ static void take_generation(struct sim *sim, uint32_t member, const struct wire_
     }
 }
 
-/* 10: in the calm everybody who lives is in the generation, or a spare beside a full one, and barriers are
- * passed. A coordinator that was restarted has forgotten who had passed which: then they may wait for each other. */
+/* 10: in the calm everybody who lives is in the generation, or a spare beside a full one, and
+ * barriers are passed. A coordinator that was restarted has forgotten who had passed which: then
+ * they may wait for each other. */
 void sim_puppet_end(struct sim *sim, const struct core_job_view *job)
 {
     uint32_t alive = 0, in = 0;
@@ -137,8 +138,8 @@ void sim_puppet_end(struct sim *sim, const struct core_job_view *job)
     }
     uint32_t expected = alive < job->max ? alive : job->max;
     if (in != expected || strcmp(job->state, "running") != 0) {
-        sim_fail(sim, "%u of %u living puppets are in a generation; the job is %s (%s)", in, expected,
-                 job->state, job->reason);
+        sim_fail(sim, "%u of %u living puppets are in a generation; the job is %s (%s)", in,
+                 expected, job->state, job->reason);
     } else if (sim->check.barriers_in_calm == 0 && sim->coord.births == 1) {
         sim_fail(sim, "%u puppets passed no barrier in the calm", in);
     }

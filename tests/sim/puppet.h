@@ -1,5 +1,5 @@
-/* A member that trains nothing: for a core alone with a thousand sessions. It enters generations, reports when
- * they are over, and passes named barriers one after another. */
+/* A member that trains nothing: for a core alone with a thousand sessions. It enters generations,
+ * reports when they are over, and passes named barriers one after another. */
 #ifndef SIM_PUPPET_H
 #define SIM_PUPPET_H
 

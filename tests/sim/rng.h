@@ -1,5 +1,6 @@
-/* Deterministic randomness of the simulator: xoshiro256** (Blackman and Vigna, public domain), seeded by
- * splitmix64. One generator per concern, so that a change in one does not shift the others. */
+/* Deterministic randomness of the simulator: xoshiro256** (Blackman and Vigna, public domain),
+ * seeded by splitmix64. One generator per concern, so that a change in one does not shift the
+ * others. */
 #ifndef SIM_RNG_H
 #define SIM_RNG_H
 
@@ -41,7 +42,8 @@ static inline uint64_t sim_rng_next(struct sim_rng *rng)
     return result;
 }
 
-/* 0 .. bound-1; bound 0 gives 0. The bias of the multiplication is far below what a test could see. */
+/* 0 .. bound-1; bound 0 gives 0. The bias of the multiplication is far below what a test could
+ * see. */
 static inline uint64_t sim_rng_below(struct sim_rng *rng, uint64_t bound)
 {
     return (uint64_t)(((unsigned __int128)sim_rng_next(rng) * bound) >> 64);

@@ -1,5 +1,5 @@
-/* Invariants: writes become durable in the order in which they were asked for; a failed write changes
- * nothing; after sim_store_crash() no write of the process that died is acknowledged. */
+/* Invariants: writes become durable in the order in which they were asked for; a failed write
+ * changes nothing; after sim_store_crash() no write of the process that died is acknowledged. */
 #include "sim/store.h"
 
 #include "sim/panic.h"

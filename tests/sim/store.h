@@ -1,5 +1,6 @@
-/* The simulated store of the coordinator: one record per job, written in order, each durable a while after
- * it was asked for. What a crash does to writes that were never acknowledged is drawn: there, gone or torn.
+/* The simulated store of the coordinator: one record per job, written in order, each durable a
+ * while after it was asked for. What a crash does to writes that were never acknowledged is drawn:
+ * there, gone or torn.
  *
  *   sim_store_write(sim, lsn, job, bytes, length)   -> sim_coord_stored(sim, lsn, ok) later
  *   sim_store_crash(sim, torn)                      the process died with writes on their way
@@ -35,9 +36,11 @@ struct sim_store {
     uint32_t count;
     uint32_t serial;                            /* of the process that writes */
     uint32_t latency_us;                        /* most, of one write */
-    uint64_t slow_until_us;                     /* each write takes SIM_STORE_SLOW_US longer until then */
+    uint64_t slow_until_us;                     /* each write takes SIM_STORE_SLOW_US longer until
+                                                   then */
     uint64_t failing_until_us;                  /* writes fail until then */
-    bool lies;                                  /* planted: acknowledged before durable, lost by a crash */
+    bool lies;                                  /* planted: acknowledged before durable, lost by a
+                                                   crash */
 };
 
 #define SIM_STORE_SLOW_US 700000u

@@ -1,7 +1,8 @@
 /* The exchange of a step over the simulated mesh, and copies of R and of the state.
  *
- * Which piece goes where and what is added when is said by train/exchange; here are its hands. Beside every
- * value travels the set of shards in it, so that a checker can name the shard that is missing or doubled. */
+ * Which piece goes where and what is added when is said by train/exchange; here are its hands.
+ * Beside every value travels the set of shards in it, so that a checker can name the shard that is
+ * missing or doubled. */
 #include "sim/panic.h"
 #include "sim/sim.h"
 
@@ -414,7 +415,8 @@ static void take_result(struct sim *sim, uint32_t worker, uint32_t rank,
     fault(sim, worker, w->slots[rank], found, "result");
 }
 
-/* Planted: all pieces are here, so the words that are still on their way are taken to be as mine. */
+/* Planted: all pieces are here, so the words that are still on their way are taken to be as
+ * mine. */
 static void guess_words(struct sim_worker *w, struct exchange_actions *actions)
 {
     struct exchange *x = &w->exchange;

@@ -1,5 +1,5 @@
-/* The undisturbed chain is computed here directly, by one loop, from nothing that is under test but the
- * set of present shards. */
+/* The undisturbed chain is computed here directly, by one loop, from nothing that is under test but
+ * the set of present shards. */
 #include "sim/toy.h"
 
 #include "sim/panic.h"
@@ -20,7 +20,8 @@ uint64_t toy_params_hash(const struct toy_job *job, const uint64_t params[TOY_CE
     return hash;
 }
 
-/* The tree over 2^level leaves, bottom up like a binary counter: pending[l] waits for its right sibling. */
+/* The tree over 2^level leaves, bottom up like a binary counter: pending[l] waits for its right
+ * sibling. */
 uint64_t toy_node(const uint64_t shard_values[PLAN_SHARDS_MAX], const struct plan_mask *present,
                   uint32_t shards, uint32_t level, uint32_t index, uint32_t cell)
 {
@@ -34,7 +35,9 @@ uint64_t toy_node(const uint64_t shard_values[PLAN_SHARDS_MAX], const struct pla
         value = have ? toy_leaf(shard_values[shard], cell) : 0;
         uint32_t at = 0;
         for (uint32_t bits = leaf; (bits & 1u) != 0; bits >>= 1, at++) {
-            value = there[at] && have ? toy_add(pending[at], value) : there[at] ? pending[at] : value;
+            value = there[at] && have ? toy_add(pending[at], value)
+                    : there[at]       ? pending[at]
+                                      : value;
             have = have || there[at];
         }
         pending[at] = value;

@@ -1,10 +1,11 @@
 /* The toy mathematics of a simulated job: numbers that betray every mistake.
  *
- * Parameters are cells of 64 bits. The value of a shard is a hash of (seed, step, shard, all parameters
- * before the step); a node of the canonical tree is hash(left, right), which neither commutes nor
- * associates; an update is cell' = hash(cell, step, reduced), cell by cell, as an optimizer's is. So a
- * shard that is missed, doubled, added in another order or taken from another step changes everything
- * after it, and a part of the parameters can be copied at one version and brought up to another. */
+ * Parameters are cells of 64 bits. The value of a shard is a hash of (seed, step, shard, all
+ * parameters before the step); a node of the canonical tree is hash(left, right), which neither
+ * commutes nor associates; an update is cell' = hash(cell, step, reduced), cell by cell, as an
+ * optimizer's is. So a shard that is missed, doubled, added in another order or taken from another
+ * step changes everything after it, and a part of the parameters can be copied at one version and
+ * brought up to another. */
 #ifndef SIM_TOY_H
 #define SIM_TOY_H
 
@@ -55,8 +56,8 @@ static inline uint64_t toy_update(uint64_t cell, uint64_t step, uint64_t reduced
 void toy_params_first(const struct toy_job *job, uint64_t params[TOY_CELLS_MAX]);
 uint64_t toy_params_hash(const struct toy_job *job, const uint64_t params[TOY_CELLS_MAX]);
 
-/* The value of a tree node in one cell: shard_values by shard, only present ones are read. Written without
- * reduce_plan, so that a mistake there is seen. The node must cover a present shard. */
+/* The value of a tree node in one cell: shard_values by shard, only present ones are read. Written
+ * without reduce_plan, so that a mistake there is seen. The node must cover a present shard. */
 uint64_t toy_node(const uint64_t shard_values[PLAN_SHARDS_MAX], const struct plan_mask *present,
                   uint32_t shards, uint32_t level, uint32_t index, uint32_t cell);
 

@@ -1,7 +1,7 @@
 /* The glue round the elastic machine.
  *
- * Invariants: events are stepped in the order in which they come, one at a time; actions are carried out in
- * their order; nothing is done for a process that has ended meanwhile. */
+ * Invariants: events are stepped in the order in which they come, one at a time; actions are
+ * carried out in their order; nothing is done for a process that has ended meanwhile. */
 #include "sim/worker.h"
 
 #include "sim/panic.h"
@@ -148,8 +148,11 @@ void sim_worker_enter(struct sim *sim, uint32_t worker, const struct elastic_ros
     for (uint32_t r = 0; r < roster->world; r++) {
         w->slots[r] = sim_member_slot(sim, roster->members[r].id.byte);
     }
-    struct sim_entry entry = {.number = roster->number, .nonce = roster->nonce,
-                              .key = key_of(w, roster->number), .rank = rank, .world = roster->world,
+    struct sim_entry entry = {.number = roster->number,
+                              .nonce = roster->nonce,
+                              .key = key_of(w, roster->number),
+                              .rank = rank,
+                              .world = roster->world,
                               .slots = w->slots};
     sim_sums_forget(sim, worker);
     sim_mesh_enter(sim, worker, &entry);

@@ -1,5 +1,6 @@
-/* A simulated worker: the real elastic machine, exchange and catch-up, with toy gradients in the place of a
- * device and the simulated mesh in the place of sockets. What train.c does around them is done here. */
+/* A simulated worker: the real elastic machine, exchange and catch-up, with toy gradients in the
+ * place of a device and the simulated mesh in the place of sockets. What train.c does around them
+ * is done here. */
 #ifndef SIM_WORKER_H
 #define SIM_WORKER_H
 
@@ -32,7 +33,8 @@ enum sim_work {
     SIM_WORK_EVALUATE,
     SIM_WORK_RELOAD,
     SIM_WORK_DRAIN,     /* the drain deadline */
-    SIM_WORK_UNHEARD,   /* finished, and no coordinator for so long; value = how often it was down */
+    SIM_WORK_UNHEARD,   /* finished, and no coordinator for so long; value = how often it was
+                           down */
 };
 
 struct sim_thread {
@@ -153,7 +155,8 @@ bool sim_worker_has_role(const struct sim *sim, uint32_t worker, enum sim_role r
 
 /* ---- between the files of the worker ---- */
 
-/* Gives the machine an event; it is stepped before this returns, or by the call that is stepping now. */
+/* Gives the machine an event; it is stepped before this returns, or by the call that is stepping
+ * now. */
 void sim_worker_feed(struct sim *sim, uint32_t worker, const struct elastic_event *event);
 
 /* device.c: time, sums, updates, checkpoints */

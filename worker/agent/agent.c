@@ -1,7 +1,9 @@
 /* Invariants
- *   1. A process is running (it has a guardian), due (it is started at due_ms), or over (code stands).
+ *   1. A process is running (it has a guardian), due (it is started at due_ms), or over (code
+ *      stands).
  *   2. While stopping, nothing is due.
- *   3. Whatever way this process ends, the pipes to the guardians close, and they kill their groups. */
+ *   3. Whatever way this process ends, the pipes to the guardians close, and they kill their
+ *      groups. */
 #include "agent/agent.h"
 
 #include "agent/guardian.h"

@@ -1,8 +1,10 @@
-/* A guardian forks the command into a process group of its own and waits for one of two things: the command ends
- * (its group is killed, its status written to the agent), or the agent does (the pipe of orders closes, and the
- * group is killed). It is in a session of its own, so that Ctrl-C at a terminal goes to the agent alone.
+/* A guardian forks the command into a process group of its own and waits for one of two things: the
+ * command ends (its group is killed, its status written to the agent), or the agent does (the pipe
+ * of orders closes, and the group is killed). It is in a session of its own, so that Ctrl-C at a
+ * terminal goes to the agent alone.
  *
- * It is forked without exec, so between fork() and _exit() only async-signal-safe functions are called. */
+ * It is forked without exec, so between fork() and _exit() only async-signal-safe functions are
+ * called. */
 #include "agent/guardian.h"
 
 #include <errno.h>
@@ -90,7 +92,8 @@ static bool watch(pid_t command, int orders, int *status)
     }
 }
 
-/* Pipes to other guardians, above all: as long as one end is open here, another would not see the agent go. */
+/* Pipes to other guardians, above all: as long as one end is open here, another would not see the
+ * agent go. */
 static void close_others(int ends[PIPE_COUNT][2])
 {
     long limit = sysconf(_SC_OPEN_MAX);
@@ -175,8 +178,8 @@ int guardian_start(char *const *argv, unsigned rank, unsigned count, struct guar
         code = -errno;
         goto out;
     }
-    *guardian = (struct guardian){pid, ends[PIPE_ORDERS][1], ends[PIPE_RESULT][0], ends[PIPE_OUT][0],
-                                  ends[PIPE_ERR][0]};
+    *guardian = (struct guardian){pid, ends[PIPE_ORDERS][1], ends[PIPE_RESULT][0],
+                                  ends[PIPE_OUT][0], ends[PIPE_ERR][0]};
     ends[PIPE_ORDERS][1] = ends[PIPE_RESULT][0] = ends[PIPE_OUT][0] = ends[PIPE_ERR][0] = -1;
 out:
     for (int i = 0; i < PIPE_COUNT; i++)

@@ -1,4 +1,5 @@
-/* What a process writes, passed on line by line with a prefix, so that lines of several processes do not mix. */
+/* What a process writes, passed on line by line with a prefix, so that lines of several processes
+ * do not mix. */
 #ifndef AGENT_LINES_H
 #define AGENT_LINES_H
 

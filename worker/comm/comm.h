@@ -1,51 +1,58 @@
 /* Data plane: moves frames of bytes between the members of a generation, and adds nothing.
  *
- * One vtable (struct comm_ops) with two carriers: comm/tcp (processes; Unix sockets inside a host) and
- * comm/local (several ends in one process). Which piece goes where is decided by train/exchange, sums are
- * made by train/reduce; a frame only carries names (generation, step, bucket, chunk, tree node) and bytes.
+ * One vtable (struct comm_ops) with two carriers: comm/tcp (processes; Unix sockets inside a host)
+ * and comm/local (several ends in one process). Which piece goes where is decided by
+ * train/exchange, sums are made by train/reduce; a frame only carries names (generation, step,
+ * bucket, chunk, tree node) and bytes.
  *
  * Calling sequence
  *
  *     comm_tcp_open(loop, "10.0.0.5:0", id, &events, owner, NULL, &comm, error, sizeof error);
  *     comm_address(comm, text, sizeof text);          HELLO's data_address
- *     comm_enter(comm, &generation);                  FORMED, PLAN at its boundary, or VIEW (a spare)
+ *     comm_enter(comm, &generation);                  FORMED, PLAN at its boundary, or VIEW (a
+ *                                                     spare)
  *         -> peer_cb for each peer, then ready_cb once all members are connected
  *     comm_send(comm, comm_peer_at(comm, rank), &frame, parts, count, tag);
  *         -> sent_cb(tag)          here:  the parts may be reused
  *         -> place_cb, frame_cb    there: the bytes were received straight into the place it named
- *     comm_halt(comm);                                OVER: no frame of the generation changes anything
+ *     comm_halt(comm);                                OVER: no frame of the generation changes
+ *                                                     anything
  *     comm_enter(comm, &next);                        connections to survivors stay
  *     comm_close(comm);
  *
- * Threads: everything runs on the thread of the loop given at open; so do all callbacks. Callbacks may
- * call every function here except comm_close. No callback runs inside comm_send or comm_enter (they come
- * from the loop afterwards), but for drop_cb, which comm_enter calls for frames under way from those who
- * depart; comm_halt and comm_close call sent_cb and drop_cb before they return.
+ * Threads: everything runs on the thread of the loop given at open; so do all callbacks. Callbacks
+ * may call every function here except comm_close. No callback runs inside comm_send or comm_enter
+ * (they come from the loop afterwards), but for drop_cb, which comm_enter calls for frames under
+ * way from those who depart; comm_halt and comm_close call sent_cb and drop_cb before they return.
  *
  * Ownership of buffers
- *   sending    The parts belong to comm from comm_send until sent_cb(tag), and must not change meanwhile.
- *              COMM_OK: the transport took all bytes. COMM_CANCELLED, COMM_GONE: it will touch them no more.
- *   receiving  The place belongs to comm from place_cb until frame_cb (all bytes are in) or drop_cb (the
- *              frame was given up on either side; its bytes are garbage).
- *   comm_halt  After it returns comm refers to no buffer of its owner: every frame queued is cancelled, and
- *              every place is handed back by drop_cb. A frame that was half written is filled up with zeros
- *              and a trailer that says "aborted", so that the connection stays and no receiver ever takes
- *              half of one buffer and half of what was written over it for a frame.
- *   comm_enter cancels nothing: at an agreed boundary a member may be in the next generation while slower
- *              ones still need its last results. Frames queued earlier leave first, also to those who leave.
+ *   sending    The parts belong to comm from comm_send until sent_cb(tag), and must not change
+ *              meanwhile. COMM_OK: the transport took all bytes. COMM_CANCELLED, COMM_GONE: it will
+ *              touch them no more.
+ *   receiving  The place belongs to comm from place_cb until frame_cb (all bytes are in) or drop_cb
+ *              (the frame was given up on either side; its bytes are garbage).
+ *   comm_halt  After it returns comm refers to no buffer of its owner: every frame queued is
+ *              cancelled, and every place is handed back by drop_cb. A frame that was half written
+ *              is filled up with zeros and a trailer that says "aborted", so that the connection
+ *              stays and no receiver ever takes half of one buffer and half of what was written
+ *              over it for a frame.
+ *   comm_enter cancels nothing: at an agreed boundary a member may be in the next generation while
+ *              slower ones still need its last results. Frames queued earlier leave first, also to
+ *              those who leave.
  *
- * Generations. A frame belongs to the generation (number, nonce) its sender was in when comm_send was
- * called. One of an older generation than the receiver's (or of the one halted) is read and dropped; one of
- * a newer generation waits, unread, until the receiver enters it. So frames arrive in order, once, and only
- * between ends that are in the same generation. A frame may be sent to a peer as soon as peer_cb named it.
+ * Generations. A frame belongs to the generation (number, nonce) its sender was in when comm_send
+ * was called. One of an older generation than the receiver's (or of the one halted) is read and
+ * dropped; one of a newer generation waits, unread, until the receiver enters it. So frames arrive
+ * in order, once, and only between ends that are in the same generation. A frame may be sent to a
+ * peer as soon as peer_cb named it.
  *
- * Who may connect: whoever proves (challenge and response, HMAC-SHA256, both ways) that it holds the key of
- * the generation. A spare that views a generation enters it with me = COMM_VISITOR and dials its members,
- * who see a peer of rank COMM_VISITOR. When both enter a generation in which it has a rank, it keeps its
- * connection and its peer number. The key itself is never sent.
+ * Who may connect: whoever proves (challenge and response, HMAC-SHA256, both ways) that it holds
+ * the key of the generation. A spare that views a generation enters it with me = COMM_VISITOR and
+ * dials its members, who see a peer of rank COMM_VISITOR. When both enter a generation in which it
+ * has a rank, it keeps its connection and its peer number. The key itself is never sent.
  *
- * A peer that is lost stays lost until a later comm_enter names it again; then it is connected anew. (A spare
- * may enter the generation it views once more, to try again those it has lost.) */
+ * A peer that is lost stays lost until a later comm_enter names it again; then it is connected
+ * anew. (A spare may enter the generation it views once more, to try again those it has lost.) */
 #ifndef MUSTER_COMM_COMM_H
 #define MUSTER_COMM_COMM_H
 
@@ -73,7 +80,7 @@ extern "C" {
     X(FULL, 3, "too many frames wait for this peer")                                               \
     X(LIMIT, 4, "the frame is larger than its kind allows")                                        \
     X(OLDER, 5, "the generation is not newer than the one entered last")                           \
-    X(ROSTER, 6, "the members are none, too many, one twice, or not me at my rank")                      \
+    X(ROSTER, 6, "the members are none, too many, one twice, or not me at my rank")                \
     X(ADDRESS, 7, "the address cannot be understood")                                              \
     X(SYSTEM, 8, "the operating system refused")                                                   \
     X(MEMORY, 9, "out of memory")
@@ -101,14 +108,14 @@ enum comm_loss {
 /* What a frame is for: name, most payload bytes (0: none; COMM_BULK: limits.frame_bytes), word */
 #define COMM_BULK UINT64_MAX
 #define COMM_KINDS(X)                                                                              \
-    X(WORD, 0, "word")                  /* value[0] plan held, value[1] hash: the word of a step */ \
-    X(PIECE, COMM_BULK, "piece")        /* partial sum of a tree node, to the owner of the chunk */ \
-    X(RESULT, COMM_BULK, "result")      /* whole sum of a chunk, from its owner to all */          \
-    X(REQUEST, 4096, "request")         /* asks for REDUCED, STATE or RECORDs (value[] says) */    \
-    X(REDUCED, COMM_BULK, "reduced")    /* part of R(step) */                                      \
-    X(STATE, COMM_BULK, "state")        /* part of parameters and optimizer state at version step */ \
-    X(RECORD, COMM_BULK, "record")      /* record of a step (or part), to a joiner */              \
-    X(NOTE, 4096, "note")               /* answers without bulk: "not here", "done" (value[]) */
+    X(WORD, 0, "word")               /* value[0] plan held, value[1] hash: the word of a step */   \
+    X(PIECE, COMM_BULK, "piece")     /* partial sum of a tree node, to the owner of the chunk */   \
+    X(RESULT, COMM_BULK, "result")   /* whole sum of a chunk, from its owner to all */             \
+    X(REQUEST, 4096, "request")      /* asks for REDUCED, STATE or RECORDs (value[] says) */       \
+    X(REDUCED, COMM_BULK, "reduced") /* part of R(step) */                                         \
+    X(STATE, COMM_BULK, "state")     /* part of parameters and optimizer state at version step */  \
+    X(RECORD, COMM_BULK, "record")   /* record of a step (or part), to a joiner */                 \
+    X(NOTE, 4096, "note")            /* answers without bulk: "not here", "done" (value[]) */
 
 enum comm_kind {
 #define COMM_KIND_ENUM(name, most, word) COMM_##name,
@@ -117,7 +124,8 @@ enum comm_kind {
     COMM_KIND_COUNT
 };
 
-/* What a frame says about itself. comm reads kind and length, sets number and nonce, carries the rest. */
+/* What a frame says about itself. comm reads kind and length, sets number and nonce, carries the
+ * rest. */
 struct comm_frame {
     uint64_t number;   /* generation; set by comm when sending */
     uint64_t nonce;    /* of the generation; set by comm when sending */
@@ -164,7 +172,8 @@ struct comm_events {
     void (*peer_cb)(void *owner, uint32_t peer);
     /* All members of generation `number` are connected. */
     void (*ready_cb)(void *owner, uint64_t number);
-    /* A frame with a payload begins: returns where its length bytes go; NULL: read it and drop it. */
+    /* A frame with a payload begins: returns where its length bytes go; NULL: read it and drop
+     * it. */
     void *(*place_cb)(void *owner, uint32_t peer, const struct comm_frame *frame);
     /* A frame is whole; payload is what place_cb returned, or NULL when it has none. */
     void (*frame_cb)(void *owner, uint32_t peer, const struct comm_frame *frame, void *payload);
@@ -172,7 +181,8 @@ struct comm_events {
     void (*drop_cb)(void *owner, uint32_t peer, const struct comm_frame *frame, void *payload);
     /* The frame sent with this tag (not NULL) is done: COMM_OK, COMM_CANCELLED or COMM_GONE. */
     void (*sent_cb)(void *owner, uint32_t peer, void *tag, enum comm_error result);
-    /* The peer is lost; its number means nothing after this call. text names its address and the cause. */
+    /* The peer is lost; its number means nothing after this call. text names its address and the
+     * cause. */
     void (*lost_cb)(void *owner, uint32_t peer, enum comm_loss why, const char *text);
     /* Something to be logged that concerns no peer: strangers refused, floods. May be NULL. */
     void (*log_cb)(void *owner, const char *text);
@@ -187,8 +197,10 @@ struct comm_limits {
     uint32_t handshake_ms;     /* from accept to proof; 5000 */
     uint32_t connect_ms;       /* until a member counts as unreachable; 10000 */
     uint32_t progress_ms;      /* a frame begun, or waiting to go, moves no byte; 20000 */
-    uint32_t buffer_bytes;     /* socket buffers, one direction; 0: the system's; default by carrier */
-    int same_host;             /* 1 (default): Unix sockets between ends of one host; 0: always TCP */
+    uint32_t buffer_bytes;     /* socket buffers, one direction; 0: the system's; default by carrier
+                                  */
+    int same_host;             /* 1 (default): Unix sockets between ends of one host; 0: always TCP
+                                  */
 };
 
 /* Sums since open. */
@@ -230,25 +242,28 @@ const char *comm_error_text(enum comm_error error);
 const char *comm_loss_word(enum comm_loss why);
 const char *comm_kind_word(uint32_t kind);
 
-/* Most payload bytes of a frame of this kind under these limits; 0 also for a kind that does not exist. */
+/* Most payload bytes of a frame of this kind under these limits; 0 also for a kind that does not
+ * exist. */
 uint64_t comm_kind_most(uint32_t kind, const struct comm_limits *limits);
 
-/* Where this end listens, as others dial it: "10.0.0.5:4711"; ":4711" when it listens on all addresses. */
+/* Where this end listens, as others dial it: "10.0.0.5:4711"; ":4711" when it listens on all
+ * addresses. */
 static inline void comm_address(struct comm *comm, char *text, size_t text_bytes)
 {
     comm->ops->address(comm, text, text_bytes);
 }
 
-/* Enters a generation: connects to its members that are not connected, lets go of connected ends that are
- * neither members nor proven visitors (after what is queued for them has left). COMM_OLDER, COMM_ROSTER,
- * COMM_MEMORY: nothing has changed. */
-static inline enum comm_error comm_enter(struct comm *comm, const struct comm_generation *generation)
+/* Enters a generation: connects to its members that are not connected, lets go of connected ends
+ * that are neither members nor proven visitors (after what is queued for them has left).
+ * COMM_OLDER, COMM_ROSTER, COMM_MEMORY: nothing has changed. */
+static inline enum comm_error comm_enter(struct comm *comm,
+                                         const struct comm_generation *generation)
 {
     return comm->ops->enter(comm, generation);
 }
 
-/* Ends the generation: see "Ownership of buffers". Connections stay. Until the next comm_enter nothing can
- * be sent, and what arrives of this generation is dropped. */
+/* Ends the generation: see "Ownership of buffers". Connections stay. Until the next comm_enter
+ * nothing can be sent, and what arrives of this generation is dropped. */
 static inline void comm_halt(struct comm *comm)
 {
     comm->ops->halt(comm);
@@ -258,24 +273,28 @@ static inline void comm_halt(struct comm *comm)
  * COMM_MEMORY: not queued, and no sent_cb. */
 static inline enum comm_error comm_send(struct comm *comm, uint32_t peer,
                                         const struct comm_frame *frame,
-                                        const struct comm_part *parts, uint32_t part_count, void *tag)
+                                        const struct comm_part *parts, uint32_t part_count,
+                                        void *tag)
 {
     return comm->ops->send(comm, peer, frame, parts, part_count, tag);
 }
 
-/* The peer with this rank in my generation; COMM_NO_PEER when it is not connected in it (or is me). */
+/* The peer with this rank in my generation; COMM_NO_PEER when it is not connected in it (or is
+ * me). */
 static inline uint32_t comm_peer_at(struct comm *comm, uint32_t rank)
 {
     return comm->ops->peer_at(comm, rank);
 }
 
-/* The peer with this id, member or visitor; COMM_NO_PEER when it is not connected in my generation. */
+/* The peer with this id, member or visitor; COMM_NO_PEER when it is not connected in my
+ * generation. */
 static inline uint32_t comm_peer_of(struct comm *comm, const uint8_t id[COMM_ID_BYTES])
 {
     return comm->ops->peer_of(comm, id);
 }
 
-/* Who the peer is: valid until the next comm_enter or the end of its lost_cb. NULL: no such peer. */
+/* Who the peer is: valid until the next comm_enter or the end of its lost_cb. NULL: no such
+ * peer. */
 static inline const struct comm_member *comm_peer_member(struct comm *comm, uint32_t peer)
 {
     return comm->ops->member(comm, peer);
@@ -286,8 +305,8 @@ static inline void comm_counters(struct comm *comm, struct comm_counters *counte
     comm->ops->counters(comm, counters);
 }
 
-/* Halts, closes all connections and gives the memory back. The loop must run once more afterwards so that
- * libuv lets go of its handles. NULL is allowed. */
+/* Halts, closes all connections and gives the memory back. The loop must run once more afterwards
+ * so that libuv lets go of its handles. NULL is allowed. */
 static inline void comm_close(struct comm *comm)
 {
     if (comm != NULL) {

@@ -1,7 +1,9 @@
 /* Invariants
- *   1. Every function is a function of its arguments alone: all members compute the same from the same.
- *   2. plan_program emits additions in the order of the tree's post-order walk, left operand first; the
- *      first operand of a sum is copied, never added to a zero (0 + -0 is +0, and -0 would be lost). */
+ *   1. Every function is a function of its arguments alone: all members compute the same from the
+ *      same.
+ *   2. plan_program emits additions in the order of the tree's post-order walk, left operand first;
+ *      the first operand of a sum is copied, never added to a zero (0 + -0 is +0, and -0 would be
+ *      lost). */
 #include "comm/reduce_plan.h"
 
 #include <assert.h>
@@ -106,8 +108,8 @@ void plan_balanced(uint32_t shards, uint32_t world, uint16_t owner[PLAN_SHARDS_M
     assert(shard == shards);
 }
 
-/* The member that takes a lost shard: one without any, else the least loaded in the smallest subtree
- * around the shard in which somebody lives. */
+/* The member that takes a lost shard: one without any, else the least loaded in the smallest
+ * subtree around the shard in which somebody lives. */
 static uint16_t heir(uint32_t shards, uint32_t world, uint32_t shard, const uint16_t *owner,
                      const uint32_t *load)
 {

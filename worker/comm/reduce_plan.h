@@ -1,14 +1,15 @@
 /* Who owns which shard, and in which order partial sums are added: pure arithmetic.
  *
- * A global batch is S shards. Their sums follow one binary tree over the shard index: node (level, index)
- * covers the shards [index << level, (index + 1) << level), its value is left + right. A shard without
- * real samples (the end of an epoch) is absent, and so is a node that covers absent shards only; a node
- * with one present child is that child. The tree is the same for every world size, so that the bits of
- * the root are too, as long as everybody adds only nodes of it (see worker/DESIGN.md, and Villa et al.,
- * "Effects of floating-point non-associativity on numerical computations", CUG 2009, for the trap).
+ * A global batch is S shards. Their sums follow one binary tree over the shard index: node (level,
+ * index) covers the shards [index << level, (index + 1) << level), its value is left + right. A
+ * shard without real samples (the end of an epoch) is absent, and so is a node that covers absent
+ * shards only; a node with one present child is that child. The tree is the same for every world
+ * size, so that the bits of the root are too, as long as everybody adds only nodes of it (see
+ * worker/DESIGN.md, and Villa et al., "Effects of floating-point non-associativity on numerical
+ * computations", CUG 2009, for the trap).
  *
- * A member adds up the maximal aligned subtrees that it owns (plan_nodes), sends those nodes, and the
- * owner of a chunk puts them together by plan_program: a list of copies and additions on slots.
+ * A member adds up the maximal aligned subtrees that it owns (plan_nodes), sends those nodes, and
+ * the owner of a chunk puts them together by plan_program: a list of copies and additions on slots.
  *
  * Nothing here allocates, fails on valid input, or knows time, memory or sockets. */
 #ifndef COMM_REDUCE_PLAN_H
@@ -74,14 +75,15 @@ uint32_t plan_shard_real(const struct plan_shape *shape, uint64_t step, uint32_t
 /* Shards with at least one real sample. Never empty. */
 struct plan_mask plan_present(const struct plan_shape *shape, uint64_t step);
 
-/* Owners for a generation in which nobody holds anything: contiguous, loads differ by at most one, the
- * larger loads first (which packs aligned subtrees best: 8 on 5 ranks = {01}{23}{45}{6}{7}). */
+/* Owners for a generation in which nobody holds anything: contiguous, loads differ by at most one,
+ * the larger loads first (which packs aligned subtrees best: 8 on 5 ranks = {01}{23}{45}{6}{7}). */
 void plan_balanced(uint32_t shards, uint32_t world, uint16_t owner[PLAN_SHARDS_MAX]);
 
-/* Owners after a loss. owned[rank] = what the rank owned before; ranks that owned nothing may be there.
- * Shards with a living owner stay (the lowest rank, should two claim one). Each lost shard goes to a
- * member that has none yet, else to the owner of its sibling, else of the nearest living subtree; among
- * several to the one with the fewest. If nobody owned anything this is plan_balanced. */
+/* Owners after a loss. owned[rank] = what the rank owned before; ranks that owned nothing may be
+ * there. Shards with a living owner stay (the lowest rank, should two claim one). Each lost shard
+ * goes to a member that has none yet, else to the owner of its sibling, else of the nearest living
+ * subtree; among several to the one with the fewest. If nobody owned anything this is
+ * plan_balanced. */
 void plan_regroup(uint32_t shards, uint32_t world, const struct plan_mask *owned,
                   uint16_t owner[PLAN_SHARDS_MAX]);
 
@@ -96,8 +98,8 @@ uint32_t plan_nodes(uint32_t shards, const struct plan_mask *mask, const struct 
 uint32_t plan_all_nodes(uint32_t shards, uint32_t world, const uint16_t owner[PLAN_SHARDS_MAX],
                         const struct plan_mask *present, struct plan_node nodes[PLAN_NODES_MAX]);
 
-/* How to get the value of `root` from nodes that cover its present shards; slot i is nodes[i]. Returns
- * false when they do not cover it, or overlap. */
+/* How to get the value of `root` from nodes that cover its present shards; slot i is nodes[i].
+ * Returns false when they do not cover it, or overlap. */
 bool plan_program(uint32_t shards, const struct plan_node *root, const struct plan_node *nodes,
                   uint32_t node_count, const struct plan_mask *present,
                   struct plan_program *program);
@@ -105,8 +107,8 @@ bool plan_program(uint32_t shards, const struct plan_node *root, const struct pl
 /* The root of the tree over S shards. */
 struct plan_node plan_root(uint32_t shards);
 
-/* Chunk c of a bucket of n elements over a world: a multiple of PLAN_CHUNK_ALIGN elements but for the
- * last; may be empty. */
+/* Chunk c of a bucket of n elements over a world: a multiple of PLAN_CHUNK_ALIGN elements but for
+ * the last; may be empty. */
 #define PLAN_CHUNK_ALIGN 16
 void plan_chunk(uint64_t elements, uint32_t world, uint32_t chunk, uint64_t *first,
                 uint64_t *count);

@@ -1,8 +1,8 @@
 /* The samples of a shard, gathered from their places into contiguous bytes.
  *
- * Which samples: `real` of them from `first` on, in the order of the epoch (sampler.h). The arithmetic of
- * shards and of the short last batch is comm/reduce_plan.h's alone: first = (step_in_epoch * S + shard) * B,
- * real = plan_shard_real(). */
+ * Which samples: `real` of them from `first` on, in the order of the epoch (sampler.h). The
+ * arithmetic of shards and of the short last batch is comm/reduce_plan.h's alone: first =
+ * (step_in_epoch * S + shard) * B, real = plan_shard_real(). */
 #ifndef DATA_BATCH_H
 #define DATA_BATCH_H
 

@@ -1,4 +1,5 @@
-/* A file is read to its end before a sample of it is believed: only then has zlib compared its CRC. */
+/* A file is read to its end before a sample of it is believed: only then has zlib compared its
+ * CRC. */
 #include "data/mnist.h"
 
 #include "data/mnist_known.h"
@@ -39,7 +40,8 @@ static int complain(struct source *s, const char *what)
     return -1;
 }
 
-/* The archive if it is there, else the plain file; when neither is, the archive is what is missing. */
+/* The archive if it is there, else the plain file; when neither is, the archive is what is
+ * missing. */
 static int source_open(struct source *s, const char *folder, const char *name)
 {
     char plain[sizeof s->path];
@@ -54,8 +56,8 @@ static int source_open(struct source *s, const char *folder, const char *name)
     return s->file != NULL ? 0 : complain(s, errno != 0 ? strerror(errno) : "out of memory");
 }
 
-/* Could the file hold so many bytes? Deflate makes at most 1,032 of one, so that a header alone cannot ask
- * for memory that its file does not pay for. */
+/* Could the file hold so many bytes? Deflate makes at most 1,032 of one, so that a header alone
+ * cannot ask for memory that its file does not pay for. */
 static int source_holds(struct source *s, size_t bytes)
 {
     struct stat info;
@@ -91,8 +93,8 @@ static int source_read(struct source *s, void *bytes, size_t count)
     return 0;
 }
 
-/* Nothing may follow; reading to the end also makes zlib compare its CRC. A stream that ends before its CRC
- * reads as an end of file with Z_BUF_ERROR. */
+/* Nothing may follow; reading to the end also makes zlib compare its CRC. A stream that ends before
+ * its CRC reads as an end of file with Z_BUF_ERROR. */
 static int source_end(struct source *s)
 {
     uint8_t one;
@@ -150,7 +152,8 @@ static int read_header(struct source *s, uint32_t magic, uint32_t *count)
 /* Does a file that claims to be the real one keep its word? */
 static int check_known(struct source *s, uint32_t count, const uint8_t *bytes, size_t length)
 {
-    struct known_report report = known_compare(s->name, s->head, s->head_bytes, count, bytes, length);
+    struct known_report report =
+        known_compare(s->name, s->head, s->head_bytes, count, bytes, length);
     char text[200];
 
     switch (report.verdict) {

@@ -1,5 +1,5 @@
-/* One row is chosen by the kind of file and the number of samples, whatever its name, so that swapped files
- * are told as such. The blocks are looked at only when the whole differs. */
+/* One row is chosen by the kind of file and the number of samples, whatever its name, so that
+ * swapped files are told as such. The blocks are looked at only when the whole differs. */
 #include "data/mnist_known.h"
 
 #include <stdbool.h>
@@ -8,8 +8,8 @@
 
 #define DIGEST_BYTES 32
 
-/* The real files, uncompressed: SHA-256 of the whole, and the first 64 bits of that of each sixteenth of the
- * samples. tests/data/make_known.py prints this table. */
+/* The real files, uncompressed: SHA-256 of the whole, and the first 64 bits of that of each
+ * sixteenth of the samples. tests/data/make_known.py prints this table. */
 static const struct known {
     const char *name;
     uint32_t count;

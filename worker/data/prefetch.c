@@ -1,5 +1,5 @@
-/* A slot belongs to the mutex, but for its samples: these belong to the thread while it is FILLING and to the
- * one taker while it is TAKEN, and nobody else touches them. */
+/* A slot belongs to the mutex, but for its samples: these belong to the thread while it is FILLING
+ * and to the one taker while it is TAKEN, and nobody else touches them. */
 #include "data/prefetch.h"
 
 #include <pthread.h>

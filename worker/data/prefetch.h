@@ -5,9 +5,10 @@
  *     prefetch_take(prefetch, &key, images, labels)               from any thread, at any time
  *     prefetch_close(prefetch)
  *
- * It changes when work is done, never what comes out: a key that is not ready is gathered by its taker, and
- * the wishes are only a hint (after a recovery, other shards than expected are taken; nothing has to be undone).
- * Memory: slots x B x 785 bytes. prefetch_want and prefetch_take may be called from several threads at once. */
+ * It changes when work is done, never what comes out: a key that is not ready is gathered by its
+ * taker, and the wishes are only a hint (after a recovery, other shards than expected are taken;
+ * nothing has to be undone). Memory: slots x B x 785 bytes. prefetch_want and prefetch_take may be
+ * called from several threads at once. */
 #ifndef DATA_PREFETCH_H
 #define DATA_PREFETCH_H
 
@@ -23,8 +24,8 @@ struct prefetch;
 struct prefetch *prefetch_open(const struct mnist_set *set, uint64_t seed, uint32_t shard_samples,
                                uint32_t slots);
 
-/* Replaces the wishes: what was wished before, was not taken and is not among keys is forgotten. Keys beyond
- * the slots are ignored. Never blocks on gathering. */
+/* Replaces the wishes: what was wished before, was not taken and is not among keys is forgotten.
+ * Keys beyond the slots are ignored. Never blocks on gathering. */
 void prefetch_want(struct prefetch *prefetch, const struct batch_key *keys, uint32_t count);
 
 /* The samples of key; true when they were ready. */

@@ -1,9 +1,10 @@
-/* The device: memory, ordered streams of work, and the ops that models, optimizers and sums are made of.
+/* The device: memory, ordered streams of work, and the ops that models, optimizers and sums are
+ * made of.
  *
- * One vtable. reference/ is the specification: plain loops that say what every op means. cpu/ is fast
- * (oneDNN and fused loops). A CUDA module will be the third; so a stream may be asynchronous: results may be
- * read on the host only after stream_sync, and a caller may not reuse an input before. On CPUs a stream is
- * the thread that calls, and every op is done when it returns.
+ * One vtable. reference/ is the specification: plain loops that say what every op means. cpu/ is
+ * fast (oneDNN and fused loops). A CUDA module will be the third; so a stream may be asynchronous:
+ * results may be read on the host only after stream_sync, and a caller may not reuse an input
+ * before. On CPUs a stream is the thread that calls, and every op is done when it returns.
  *
  * Calling sequence
  *
@@ -13,11 +14,12 @@
  *     ops->layer_load(layer, params)                 weights, then biases, in canonical layout
  *     ops->layer_forward(layer, input)               bottom to top; input for the first layer only
  *     ops->loss(stream, ops->layer_output(top), ..)
- *     ops->layer_backward(layer, doutput, dparams, below != NULL)   top to bottom; doutput for the top only
+ *     ops->layer_backward(layer, doutput, dparams, below != NULL)   top to bottom; doutput for the
+ *                                                                   top only
  *
- * Exactness: what an op writes is a function of its arguments alone; not of the thread, of addresses, or of
- * what ran before. Gradients are written, never accumulated. Shapes are fixed when a layer is made.
- * Slots never block longer than their own work, and none is NULL. */
+ * Exactness: what an op writes is a function of its arguments alone; not of the thread, of
+ * addresses, or of what ran before. Gradients are written, never accumulated. Shapes are fixed when
+ * a layer is made. Slots never block longer than their own work, and none is NULL. */
 #ifndef DEVICE_DEVICE_H
 #define DEVICE_DEVICE_H
 
@@ -64,8 +66,9 @@ enum device_layer_kind {
     DEVICE_LINEAR_RELU,
 };
 
-/* Shapes: conv input [batch][channels_in][height][width], output [batch][channels_out][(height-2)/2]
- * [(width-2)/2]; linear input [batch][inputs] (a conv below is read in NCHW order), output [batch][outputs]. */
+/* Shapes: conv input [batch][channels_in][height][width], output
+ * [batch][channels_out][(height-2)/2] [(width-2)/2]; linear input [batch][inputs] (a conv below is
+ * read in NCHW order), output [batch][outputs]. */
 struct device_layer_spec {
     enum device_layer_kind kind;
     uint32_t batch;
@@ -113,12 +116,13 @@ struct device_ops {
     void (*layer_free)(struct device_layer *layer);
     void (*layer_load)(struct device_layer *layer, const float *params);
     void (*layer_forward)(struct device_layer *layer, const float *input);
-    const float *(*layer_output)(struct device_layer *layer); /* plain layout, until the next forward */
+    const float *(*layer_output)(struct device_layer *layer); /* plain layout, until the next
+                                                                 forward */
     void (*layer_backward)(struct device_layer *layer, const float *doutput, float *dparams,
                            bool want_input);
     const float *(*layer_dinput)(struct device_layer *layer); /* plain layout, after want_input */
-    /* ---- softmax cross-entropy. Sums over the first `real` of batch samples; dlogits of the others is 0.
-     * metrics: [0] sum of losses, [1] correct, [2] real */
+    /* ---- softmax cross-entropy. Sums over the first `real` of batch samples; dlogits of the
+     * others is 0. metrics: [0] sum of losses, [1] correct, [2] real */
     void (*loss)(struct device_stream *stream, const float *logits, const uint8_t *labels,
                  uint32_t batch, uint32_t classes, uint32_t real, float *dlogits,
                  float metrics[3]);

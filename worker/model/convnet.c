@@ -1,5 +1,5 @@
-/* Conv(1,32,3) ReLU MaxPool(2) Conv(32,64,3) ReLU MaxPool(2) Linear(1600,256) ReLU Linear(256,10) on 28x28
- * pixels, (x / 255 - 0.5) / 0.5; the names are those of the tutorial's module. */
+/* Conv(1,32,3) ReLU MaxPool(2) Conv(32,64,3) ReLU MaxPool(2) Linear(1600,256) ReLU Linear(256,10)
+ * on 28x28 pixels, (x / 255 - 0.5) / 0.5; the names are those of the tutorial's module. */
 #include "model/model.h"
 
 #include "model/philox.h"
@@ -26,8 +26,8 @@ struct model_context {
     uint8_t *labels;     /* [micro] */
 };
 
-/* Tensor i and i + 1 are weight and bias of layer i / 2. Buckets: the linear layers first, as backward ends
- * them first; the metrics travel with them. */
+/* Tensor i and i + 1 are weight and bias of layer i / 2. Buckets: the linear layers first, as
+ * backward ends them first; the metrics travel with them. */
 static const struct model_spec convnet = {
     .name = "convnet",
     .tensors = {{"conv_layers.0.weight", 4, {32, 1, 3, 3}, 0, 288},
@@ -52,7 +52,8 @@ const struct model_spec *model_convnet(void)
 
 /* ---- initial values ------------------------------------------------------------------------- */
 
-/* PyTorch's default for Conv2d and Linear: uniform in (-b, b), b = 1 / sqrt(fan in), for weight and bias. */
+/* PyTorch's default for Conv2d and Linear: uniform in (-b, b), b = 1 / sqrt(fan in), for weight and
+ * bias. */
 void model_init(const struct model_spec *spec, uint64_t seed, float *params)
 {
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};

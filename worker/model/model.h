@@ -1,5 +1,5 @@
-/* The tutorial's ConvNet in terms of device ops: tensors with PyTorch's names, initial values, and the
- * gradient of one shard.
+/* The tutorial's ConvNet in terms of device ops: tensors with PyTorch's names, initial values, and
+ * the gradient of one shard.
  *
  *     spec = model_convnet()                        tensors, parameter count, buckets
  *     model_init(spec, seed, params)                initial values: a function of the seed alone
@@ -8,12 +8,12 @@
  *     model_shard(context, images, labels, real, gradient, ready_cb, owner)
  *     model_evaluate(context, images, labels, real, metrics)
  *
- * Gradient vector: [parameters][MODEL_METRICS]: the raw SUM over the real samples of the shard, in the
- * canonical order of the tensors, then loss sum, correct and real samples (exact as floats), so that loss
- * and metrics go through the same tree as the gradient. It is written, never added to.
+ * Gradient vector: [parameters][MODEL_METRICS]: the raw SUM over the real samples of the shard, in
+ * the canonical order of the tensors, then loss sum, correct and real samples (exact as floats), so
+ * that loss and metrics go through the same tree as the gradient. It is written, never added to.
  *
- * A shard is worked in micro-batches of model_microbatch(B) samples, a function of B alone; their gradients
- * are added in order. So a shard's bits depend on its samples only. */
+ * A shard is worked in micro-batches of model_microbatch(B) samples, a function of B alone; their
+ * gradients are added in order. So a shard's bits depend on its samples only. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
@@ -35,7 +35,8 @@ struct model_tensor {
     uint64_t count;
 };
 
-/* A range of the gradient vector that is exchanged together; in the order in which backward ends them. */
+/* A range of the gradient vector that is exchanged together; in the order in which backward ends
+ * them. */
 struct model_bucket {
     uint64_t offset, count; /* elements of the gradient vector */
 };

@@ -1,5 +1,5 @@
-/* Philox 4x32-10, a counter-based generator: J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers:
- * as easy as 1, 2, 3", SC 2011. A value is a function of (key, counter) alone. */
+/* Philox 4x32-10, a counter-based generator: J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel
+ * random numbers: as easy as 1, 2, 3", SC 2011. A value is a function of (key, counter) alone. */
 #ifndef MODEL_PHILOX_H
 #define MODEL_PHILOX_H
 

@@ -1,7 +1,8 @@
 /* Optimizers by PyTorch's rules, schedules, and clipping by the norm of the reduced gradient.
  *
- * Everything here is a function of the options, the optimizer step and the reduced gradient, so all replicas
- * compute the same. The update is element-wise: it may be made range by range, in any order. */
+ * Everything here is a function of the options, the optimizer step and the reduced gradient, so all
+ * replicas compute the same. The update is element-wise: it may be made range by range, in any
+ * order. */
 #ifndef OPTIM_OPTIM_H
 #define OPTIM_OPTIM_H
 
@@ -17,8 +18,8 @@ struct optim_options {
     uint64_t total_steps;      /* of the schedule */
 };
 
-/* Learning rate of a step, counted from 0: linear warm-up from rate / warmup, then constant, linear to 0, or
- * half a cosine to 0. */
+/* Learning rate of a step, counted from 0: linear warm-up from rate / warmup, then constant, linear
+ * to 0, or half a cosine to 0. */
 double optim_rate(const struct optim_options *options, uint64_t step);
 
 /* Norm of gradient / divisor from sums of squares of its blocks, added in order. */

@@ -1,5 +1,6 @@
 /* Invariants
- *   1. oldest <= next, and next - oldest <= CATCHUP_RECORDS_MAX: the records kept are oldest .. next - 1.
+ *   1. oldest <= next, and next - oldest <= CATCHUP_RECORDS_MAX: the records kept are oldest ..
+ *      next - 1.
  *   2. The version of a chunk that is here is between oldest and next.
  *   3. here counts chunks that are here, current those at next.
  *   4. A record is taken only if it is the next one. */

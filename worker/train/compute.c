@@ -21,7 +21,8 @@ static struct batch_key samples_of(const struct trainer *t, uint64_t step, uint3
     return key;
 }
 
-/* The same shards of the next step are gathered ahead; what is ready for this one is kept until it is taken. */
+/* The same shards of the next step are gathered ahead; what is ready for this one is kept until it
+ * is taken. */
 static void want_samples(struct trainer *t, uint64_t step, const struct plan_mask *shards)
 {
     struct batch_key keys[PREFETCH_SLOTS_MAX];

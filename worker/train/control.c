@@ -1,4 +1,5 @@
-/* The coordinator's words become events of the elastic machine, and its actions words to the coordinator. */
+/* The coordinator's words become events of the elastic machine, and its actions words to the
+ * coordinator. */
 #include "train/trainer.h"
 
 #include "base/clock.h"

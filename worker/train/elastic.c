@@ -4,10 +4,12 @@
  *   3. An update that has begun is finished before the member reports: a report says what it holds.
  *   4. After STOP_EXCHANGE no EXCHANGED of that generation counts: `state` is no longer STEPPING.
  *   5. held is a subset of asked; both belong to step `applied` and are emptied when it grows.
- *   6. A plan is entered only after a step in which every word held it, so all enter after the same one.
+ *   6. A plan is entered only after a step in which every word held it, so all enter after the same
+ *      one.
  *   7. Nothing is exchanged in IDLE, SPARE, FROZEN, LEAVING, GONE.
- *   8. While the state is a mixture of versions (mixed: a copy or a catch-up has begun and is not whole) no
- *      version of it is claimed: it is read again (RELOAD) before anything is reported or begun with it. */
+ *   8. While the state is a mixture of versions (mixed: a copy or a catch-up has begun and is not
+ *      whole) no version of it is claimed: it is read again (RELOAD) before anything is reported or
+ *      begun with it. */
 #include "train/elastic.h"
 
 #include <assert.h>
@@ -181,8 +183,8 @@ static void report(struct elastic *e, struct elastic_actions *actions)
     e->state = ELASTIC_STATE_FROZEN;
 }
 
-/* A checkpoint of the parameters as they are now. They are written only after every replica's word agreed
- * with them: what is out-voted never becomes the state that a job resumes from. */
+/* A checkpoint of the parameters as they are now. They are written only after every replica's word
+ * agreed with them: what is out-voted never becomes the state that a job resumes from. */
 static struct elastic_action *save(struct elastic *e, struct elastic_actions *actions)
 {
     struct elastic_action *action = act(actions, ELASTIC_DO_SAVE);
@@ -210,7 +212,8 @@ static void freeze(struct elastic *e, struct elastic_actions *actions)
         report(e, actions);
 }
 
-/* One that never trained: a spare that is in step says so, any other looks for a newer checkpoint. */
+/* One that never trained: a spare that is in step says so, any other looks for a newer
+ * checkpoint. */
 static void on_over_outside(struct elastic *e, struct elastic_actions *actions)
 {
     if (e->state == ELASTIC_STATE_SPARE) {
@@ -310,7 +313,8 @@ static void enter_plan(struct elastic *e, uint64_t now_us, struct elastic_action
     connect(e, now_us, actions);
 }
 
-/* Everything that was agreed on is durable: who leaves may go, who stays waits for others to come. */
+/* Everything that was agreed on is durable: who leaves may go, who stays waits for others to
+ * come. */
 static void pause(struct elastic *e, struct elastic_actions *actions)
 {
     take_plan(e);
@@ -328,7 +332,8 @@ static void serve(struct elastic *e)
     e->state = ELASTIC_STATE_LEAVING;
 }
 
-/* The last words of a generation that pauses agree: the first of those who stay makes it durable. */
+/* The last words of a generation that pauses agree: the first of those who stay makes it
+ * durable. */
 static void pause_words(struct elastic *e, struct elastic_actions *actions)
 {
     uint32_t rank = find_rank(&e->plan, &e->config.me);
@@ -396,7 +401,8 @@ static void on_view(struct elastic *e, const struct elastic_event *event,
 
 /* ---- reaching the generation's step --------------------------------------------------------- */
 
-/* Asks the next member that stands at the generation's step: for R if that is enough, else for all. */
+/* Asks the next member that stands at the generation's step: for R if that is enough, else for
+ * all. */
 static void copy_next(struct elastic *e, struct elastic_actions *actions)
 {
     uint64_t target = e->generation.step;
@@ -437,8 +443,8 @@ static void copy_next(struct elastic *e, struct elastic_actions *actions)
     freeze(e, actions);
 }
 
-/* Connected, and what is held is whole: to the generation's step. Who holds a later version says so, and the
- * generation is formed again: the highest step wins. */
+/* Connected, and what is held is whole: to the generation's step. Who holds a later version says
+ * so, and the generation is formed again: the highest step wins. */
 static void reach_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
 {
     if (e->applied == e->generation.step) {
@@ -528,8 +534,9 @@ static void finish(struct elastic *e, struct elastic_actions *actions)
         act(actions, ELASTIC_DO_SEND_FINISHED)->hash = e->hash;
 }
 
-/* Words that differ: somebody's parameters are not what they should be. Nothing is applied, and the sums of
- * this exchange are void. It is not stopped: the others shall see the same words, and say so too. */
+/* Words that differ: somebody's parameters are not what they should be. Nothing is applied, and the
+ * sums of this exchange are void. It is not stopped: the others shall see the same words, and say
+ * so too. */
 static void on_outvoted(struct elastic *e, const struct elastic_event *event,
                         struct elastic_actions *actions)
 {
@@ -565,7 +572,8 @@ static void on_exchanged(struct elastic *e, const struct elastic_event *event,
         on_outvoted(e, event, actions);
         return;
     }
-    /* My last sums may be in everybody's R before the word that they are done has reached this machine. */
+    /* My last sums may be in everybody's R before the word that they are done has reached this
+     * machine. */
     if (!e->pausing && !e->last_words)
         e->held = due_now(e);
     tell_recovered(e, event->now_us, actions);

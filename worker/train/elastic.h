@@ -2,20 +2,22 @@
  *
  * It knows shards, partial sums P, the reduced gradient R and the parameters only as versions:
  * `applied` = updates applied = version of the parameters; step k turns version k into k + 1.
- * Time and everything else arrives in the event; nothing here allocates, waits, or calls anything. The
- * real worker (train/train.c) and the simulator (tests/sim) run this same code.
+ * Time and everything else arrives in the event; nothing here allocates, waits, or calls anything.
+ * The real worker (train/train.c) and the simulator (tests/sim) run this same code.
  *
  * Calling sequence
  *
  *     elastic_init(&e, &config, applied)            applied: 0, or what the checkpoint said
- *     elastic_step(&e, &event, &actions)            for every event, in the order in which they come
+ *     elastic_step(&e, &event, &actions)            for every event, in the order in which they
+ *                                                   come
  *         carry out actions.list[0..count) in this order; each that takes time ends with its event
  *
  * States and the function that leaves them (numbers: worker/DESIGN.md)
  *
  *     IDLE ──FORMED──► CONNECTING ──CONNECTED──► COPYING ──COPIED──► (APPLYING ─►) STEPPING
  *      │ VIEW               │  applied == s ────────────────────────────────────────► STEPPING
- *      ▼                    ▼ OVER                                                       │ EXCHANGED
+ *      ▼                    ▼ OVER                                                       │
+ *                                                                    EXCHANGED
  *     SPARE ──RECORD(plan)► STEPPING                      FROZEN ◄──OVER── any ◄─APPLIED─ APPLYING
  *                                                           └──FORMED──► CONNECTING
  *     STEPPING ──last word──► FINISHING ──DONE──► GONE        LEAVING ──RELEASED──► GONE
@@ -134,21 +136,21 @@ struct elastic_event {
     X(COPY_STATE)     /* version, from: parameters and optimizer state; -> COPIED */               \
     X(CATCH_UP)       /* elastic.view: connect, subscribe, copy; -> CAUGHT_UP, RECORD_APPLIED */   \
     X(END_CATCH_UP)   /* records are no longer needed or no longer come */                         \
-    X(RELOAD)         /* the state is a mixture of versions, or perhaps old: read the newest          \
+    X(RELOAD)         /* the state is a mixture of versions, or perhaps old: read the newest       \
                          checkpoint, or make the first state anew; -> RELOADED */                  \
     X(SEND_REPORT)    /* to the coordinator: applied, plan, owned, has_reduced, entered */         \
     X(SEND_ENTERED)   /* step, connect_us, state_us, recompute_us */                               \
     X(SEND_READY)     /* version, hash */                                                          \
     X(SEND_PEER_LOST) /* peer, why */                                                              \
     X(SEND_LEAVE)                                                                                  \
-    X(SEND_FINISHED)  /* hash */                                                                   \
-    X(SAVE)           /* version: a checkpoint, copied before the next action is carried out;      \
-                         last: everything waits for it; -> SAVED */                                \
-    X(EVALUATE)       /* -> EVALUATED */                                                           \
-    X(STEP_DONE)      /* step finished and applied: the log line; number, rank, world of it */     \
-    X(GENERATION)     /* a generation was entered and its first sums are here: the log line */     \
-    X(GOODBYE)        /* the last word to the coordinator */                                       \
-    X(EXIT)           /* code, text */
+    X(SEND_FINISHED) /* hash */                                                                    \
+    X(SAVE)          /* version: a checkpoint, copied before the next action is carried out;       \
+                        last: everything waits for it; -> SAVED */                                 \
+    X(EVALUATE)      /* -> EVALUATED */                                                            \
+    X(STEP_DONE)     /* step finished and applied: the log line; number, rank, world of it */      \
+    X(GENERATION)    /* a generation was entered and its first sums are here: the log line */      \
+    X(GOODBYE)       /* the last word to the coordinator */                                        \
+    X(EXIT)          /* code, text */
 
 enum elastic_action_type {
 #define ELASTIC_DO_ENUM(name) ELASTIC_DO_##name,
@@ -215,10 +217,12 @@ struct elastic {
     uint64_t before;                    /* the generation left by the plan that made this one; else
                                            its own number. OVER of either ends this one */
     struct plan_mask held;              /* shards of step `applied` whose sums are here */
-    struct plan_mask asked;             /* shards of step `applied` that are held or being computed */
+    struct plan_mask asked;             /* shards of step `applied` that are held or being computed
+                                           */
     bool boundary;                      /* the plan is entered after the step being applied */
     bool pausing;                       /* last words before a pause: no sums, then a checkpoint */
-    uint64_t saved;                     /* newest version that a checkpoint was asked of or read from */
+    uint64_t saved;                     /* newest version that a checkpoint was asked of or read
+                                           from */
     bool freeze_after_apply;            /* OVER came while an update was being applied */
     bool reapplying;                    /* the update being applied is a copied R */
     bool stop;                          /* wishes to leave */
@@ -226,7 +230,8 @@ struct elastic {
     bool evaluating;                    /* EVALUATE was asked for and has not been answered */
     bool evaluated, saved_last, last_words;
     bool control;                       /* the coordinator is connected */
-    bool mixed;                         /* the state is of no version: a copy or a catch-up has begun */
+    bool mixed;                         /* the state is of no version: a copy or a catch-up has
+                                           begun */
     bool reloading;                     /* RELOAD was asked for and has not been answered */
     bool connected;                     /* CONNECTING: the data plane stands already */
     uint64_t pending_plan;              /* a spare saw this plan entered before it was told of it */

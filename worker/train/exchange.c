@@ -1,9 +1,10 @@
 /* Invariants
  *   1. Every bit is set once: a piece, a result or a word that comes twice is a fault.
- *   2. piece_count[b] = bits in pieces[b]; EXCHANGE_ADD for b is said once, when it has reached node_count and every
- *      word is in. A word of this step says that its sender has applied the step before; pieces alone do not, since
- *      a rank whose shards are all absent from a short step owes none. So no result of this step is written over
- *      a result of the step before that somebody still receives, reads or may ask for.
+ *   2. piece_count[b] = bits in pieces[b]; EXCHANGE_ADD for b is said once, when it has reached
+ *      node_count and every word is in. A word of this step says that its sender has applied the
+ *      step before; pieces alone do not, since a rank whose shards are all absent from a short step
+ *      owes none. So no result of this step is written over a result of the step before that
+ *      somebody still receives, reads or may ask for.
  *   3. results_open and words_open only fall; COMPLETE is said once, when both are zero.
  *   4. A chunk without elements is never sent, added or waited for. */
 #include "train/exchange.h"

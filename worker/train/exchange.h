@@ -1,29 +1,32 @@
 /* The exchange of one step: which pieces go where, what is added when, and when the sum is whole.
  *
- * Pure: no bytes, no sockets, no clock. The real worker (train/reduce.c) and the simulator run this code.
+ * Pure: no bytes, no sockets, no clock. The real worker (train/reduce.c) and the simulator run this
+ * code.
  *
- * The gradient is cut into buckets (offered in the order in which backward makes them) and each bucket
- * into one chunk per rank. Every rank sends its piece of chunk c of each tree node that it owns to rank c,
- * who adds all pieces in the order of the canonical tree and sends the result to everybody. Beside that
- * every rank sends every rank one word: the newest membership plan that it holds and the hash of its
- * parameters before the step. Nothing is added before every word is in; the step is COMPLETE when all
- * results and all words are.
+ * The gradient is cut into buckets (offered in the order in which backward makes them) and each
+ * bucket into one chunk per rank. Every rank sends its piece of chunk c of each tree node that it
+ * owns to rank c, who adds all pieces in the order of the canonical tree and sends the result to
+ * everybody. Beside that every rank sends every rank one word: the newest membership plan that it
+ * holds and the hash of its parameters before the step. Nothing is added before every word is in;
+ * the step is COMPLETE when all results and all words are.
  *
  * Calling sequence
  *
- *     exchange_begin(&x, &config)                     from here on pieces and words are taken: peers may be
- *                                                     one step ahead
- *     exchange_words_only(&x)                         before start, where everybody agreed to stop before the step
- *     exchange_start(&x, &word, actions)              SEND_WORD; a world of one may be complete at once
+ *     exchange_begin(&x, &config)                     from here on pieces and words are taken:
+ *                                                     peers may be one step ahead
+ *     exchange_words_only(&x)                         before start, where everybody agreed to stop
+ *                                                     before the step
+ *     exchange_start(&x, &word, actions)              SEND_WORD; a world of one may be complete at
+ *                                                     once
  *     exchange_node_ready(&x, bucket, node, actions)  one of my nodes has its value in this bucket
  *     exchange_piece(&x, from, bucket, chunk, node, actions)     a piece has arrived, whole
  *     exchange_added(&x, bucket, actions)             an EXCHANGE_ADD was carried out
  *     exchange_result(&x, from, bucket, chunk, actions)
  *     exchange_word(&x, from, word, actions)
  *
- * Every function appends to `actions` what must be done now. What arrives and does not fit is answered
- * with an exchange_fault and changes nothing; a fault other than EXCHANGE_FINE means that the peer (or the
- * caller) broke the protocol. */
+ * Every function appends to `actions` what must be done now. What arrives and does not fit is
+ * answered with an exchange_fault and changes nothing; a fault other than EXCHANGE_FINE means that
+ * the peer (or the caller) broke the protocol. */
 #ifndef TRAIN_EXCHANGE_H
 #define TRAIN_EXCHANGE_H
 
@@ -53,7 +56,8 @@ enum exchange_fault {
 };
 
 struct exchange_word {
-    uint64_t plan; /* newest membership plan that the sender holds: its generation's number if none */
+    uint64_t plan; /* newest membership plan that the sender holds: its generation's number if none
+                      */
     uint64_t hash; /* of its parameters before the step */
 };
 
@@ -69,10 +73,10 @@ struct exchange_config {
 
 enum exchange_action_type {
     EXCHANGE_SEND_WORD,   /* my word, to every other rank */
-    EXCHANGE_SEND_PIECES, /* of bucket and node: chunk c to rank c, for every other rank c whose chunk
-                             is not empty */
-    EXCHANGE_ADD,         /* run program() on the pieces of my chunk of the bucket; mine are the nodes
-                             themselves; then exchange_added() */
+    EXCHANGE_SEND_PIECES, /* of bucket and node: chunk c to rank c, for every other rank c whose
+                             chunk is not empty */
+    EXCHANGE_ADD, /* run program() on the pieces of my chunk of the bucket; mine are the nodes
+                     themselves; then exchange_added() */
     EXCHANGE_SEND_RESULT, /* my chunk of the bucket, to every other rank */
     EXCHANGE_COMPLETE,    /* R is whole and every word is in: exchange_votes() */
 };
@@ -104,7 +108,8 @@ struct exchange {
     struct plan_node nodes[PLAN_NODES_MAX];     /* of all ranks, by position */
     uint32_t node_count;
     struct plan_program program;                /* the same for every chunk */
-    uint8_t pieces[EXCHANGE_BUCKETS_MAX][PLAN_NODES_MAX / 8];  /* bit: node's piece of my chunk is in */
+    uint8_t pieces[EXCHANGE_BUCKETS_MAX][PLAN_NODES_MAX / 8];  /* bit: node's piece of my chunk is
+                                                                  in */
     uint32_t piece_count[EXCHANGE_BUCKETS_MAX];
     uint8_t results[EXCHANGE_BUCKETS_MAX][PLAN_WORLD_MAX / 8]; /* bit: chunk's result is in */
     uint32_t results_open;                      /* results that are still missing */
@@ -140,7 +145,8 @@ enum exchange_fault exchange_result_wanted(const struct exchange *x, uint32_t fr
 /* Index of a node in exchange.nodes, or UINT32_MAX. */
 uint32_t exchange_find_node(const struct exchange *x, uint32_t level, uint32_t index);
 
-/* First rank whose word, or result, or pieces are missing: who is waited for; EXCHANGE_NO_RANK if none. */
+/* First rank whose word, or result, or pieces are missing: who is waited for; EXCHANGE_NO_RANK if
+ * none. */
 uint32_t exchange_missing_rank(const struct exchange *x);
 
 void exchange_votes(const struct exchange *x, struct exchange_votes *votes);

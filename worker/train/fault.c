@@ -1,6 +1,7 @@
-/* In test builds only. Named fault points: MUSTER_FAULT=phase:step:rank:generation[,..] kills this process with
- * SIGKILL when it comes to that phase; * stands for any. The phases are the first arguments of fault_point().
- * MUSTER_SHUFFLE=N has the shards of each step worked in a scattered order that N chooses. */
+/* In test builds only. Named fault points: MUSTER_FAULT=phase:step:rank:generation[,..] kills this
+ * process with SIGKILL when it comes to that phase; * stands for any. The phases are the first
+ * arguments of fault_point(). MUSTER_SHUFFLE=N has the shards of each step worked in a scattered
+ * order that N chooses. */
 #include "train/trainer.h"
 
 #ifdef MUSTER_FAULTS

@@ -1,8 +1,9 @@
 /* A spare beside the group: the hands of train/catchup, which keeps the books.
  *
- * It connects to all members of the generation it views, and subscribes to one: from then on it gets a record of
- * every step (the raw reduced gradient and what else the update needs), and the state in chunks. If that member
- * goes, or drops it because it was too slow, it subscribes to the next.
+ * It connects to all members of the generation it views, and subscribes to one: from then on it
+ * gets a record of every step (the raw reduced gradient and what else the update needs), and the
+ * state in chunks. If that member goes, or drops it because it was too slow, it subscribes to the
+ * next.
  *
  * Invariants
  *   1. Only frames of the source that carry the serial number of the subscription change anything.

@@ -12,7 +12,8 @@
 #include <stdlib.h>
 
 #define SUMMARY                                                                                    \
-    "Trains a model as one member of an elastic job: workers may die, hang, leave or arrive at any\n" \
+    "Trains a model as one member of an elastic job: workers may die, hang, leave or arrive at "   \
+    "any\n"                                                                                        \
     "moment, and the model that comes out is bit for bit that of an undisturbed run."
 
 static void print_version(void)

@@ -1,7 +1,9 @@
 /* Invariants
- *   1. waiting, ended and words are touched under `lock` only; open_tasks on the loop's thread only.
+ *   1. waiting, ended and words are touched under `lock` only; open_tasks on the loop's thread
+ *      only.
  *   2. Each thread sleeps on `wake` exactly when nothing waits and the pool is not stopping.
- *   3. The async handle belongs to the loop; its memory (the pool) is freed in its close callback. */
+ *   3. The async handle belongs to the loop; its memory (the pool) is freed in its close callback.
+ *      */
 #include "train/pool.h"
 
 #include <assert.h>

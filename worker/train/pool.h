@@ -8,9 +8,10 @@
  *         -> task.done_cb(task) on the loop's thread
  *     pool_stop(pool)                                       finishes what runs, drops what waits
  *
- * Tasks are started in the order of their posting, urgent ones before all others. A task belongs to the
- * poster again when done_cb is called, and may be posted anew from there. pool_tell() lets a running task
- * call a function on the loop's thread before it ends (a bucket is ready while backward goes on).
+ * Tasks are started in the order of their posting, urgent ones before all others. A task belongs to
+ * the poster again when done_cb is called, and may be posted anew from there. pool_tell() lets a
+ * running task call a function on the loop's thread before it ends (a bucket is ready while
+ * backward goes on).
  *
  * Bits never depend on the pool: what a task computes is a function of the task alone. */
 #ifndef MUSTER_TRAIN_POOL_H
@@ -46,13 +47,15 @@ struct pool_setup {
     void *owner;
 };
 
-/* Starts the threads and waits until all have entered. Returns 0 or the first error of enter_cb (positive)
- * or a libuv error (negative); then *pool is NULL and nothing runs. */
-int pool_start(uv_loop_t *loop, uint32_t threads, const struct pool_setup *setup, struct pool **pool);
+/* Starts the threads and waits until all have entered. Returns 0 or the first error of enter_cb
+ * (positive) or a libuv error (negative); then *pool is NULL and nothing runs. */
+int pool_start(uv_loop_t *loop, uint32_t threads, const struct pool_setup *setup,
+               struct pool **pool);
 
 void pool_post(struct pool *pool, struct pool_task *task);
 
-/* From a task that runs. Words arrive in the order in which they were told, before the task's done_cb. */
+/* From a task that runs. Words arrive in the order in which they were told, before the task's
+ * done_cb. */
 void pool_tell(struct pool *pool, struct pool_word *word);
 
 uint32_t pool_threads(const struct pool *pool);
@@ -63,8 +66,8 @@ uint32_t pool_open_tasks(const struct pool *pool);
 /* CPU time of all threads so far, in microseconds. */
 uint64_t pool_cpu_us(const struct pool *pool);
 
-/* Waits for running tasks; waiting ones are dropped without done_cb. The loop must still run once more to
- * close the pool's handle. Accepts NULL. */
+/* Waits for running tasks; waiting ones are dropped without done_cb. The loop must still run once
+ * more to close the pool's handle. Accepts NULL. */
 void pool_stop(struct pool *pool);
 
 #endif

@@ -2,11 +2,13 @@
  *
  * Invariants
  *   1. Two exchanges may be open: the step at hand and the next, since peers may be one step ahead.
- *   2. R's range of a chunk is written only when every rank has sent its word of the step, that is, when nobody
- *      needs R of the step before any more (exchange.c says why the sums are not enough).
- *   3. Pieces are received straight into staging, results straight into R; nothing is copied on the way.
- *   4. What is sent (tops of the sums, R) does not change before every receiver has it: a top lives until its
- *      step is applied, which takes results that the receivers made of it. */
+ *   2. R's range of a chunk is written only when every rank has sent its word of the step, that is,
+ *      when nobody needs R of the step before any more (exchange.c says why the sums are not
+ *      enough).
+ *   3. Pieces are received straight into staging, results straight into R; nothing is copied on the
+ *      way.
+ *   4. What is sent (tops of the sums, R) does not change before every receiver has it: a top lives
+ *      until its step is applied, which takes results that the receivers made of it. */
 #include "train/trainer.h"
 
 #include "base/clock.h"
@@ -61,8 +63,8 @@ static bool grow(float **memory, size_t *have, size_t need)
     if (*have >= need)
         return true;
     free(*memory);
-    *memory = aligned_alloc(DEVICE_ALIGN,
-                            (need * sizeof(float) + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN);
+    *memory = aligned_alloc(DEVICE_ALIGN, (need * sizeof(float) + DEVICE_ALIGN - 1) / DEVICE_ALIGN *
+                                              DEVICE_ALIGN);
     *have = *memory != NULL ? need : 0;
     return *memory != NULL;
 }
@@ -417,7 +419,8 @@ void *reduce_place(struct trainer *t, uint32_t peer, const struct comm_frame *fr
         if (node == UINT32_MAX || exchange_piece_wanted(x, from, frame->bucket, frame->chunk,
                                                         node) != EXCHANGE_FINE)
             return NULL;
-        plan_chunk(bucket_at(t, frame->bucket)->count, x->config.world, x->config.me, &first, &count);
+        plan_chunk(bucket_at(t, frame->bucket)->count, x->config.world, x->config.me, &first,
+                   &count);
         place = piece_place(t, x, frame->bucket, node);
     } else {
         if (exchange_result_wanted(x, from, frame->bucket, frame->chunk) != EXCHANGE_FINE)

@@ -113,11 +113,12 @@ static void tell_people(struct trainer *t, uint64_t step)
     t->told_step = step + 1;
     if (t->settings->quiet)
         return;
-    (void)fprintf(stderr, "%sepoch %llu  step %llu/%llu  loss %.4f  %.0f samples/s  %.0f s left  world %u%s",
-                  t->terminal ? "\r\033[K" : "", (unsigned long long)(step / per_epoch),
-                  (unsigned long long)(step + 1), (unsigned long long)t->steps_total, t->loss,
-                  t->samples_per_s, rate > 0 ? (double)left / rate : 0.0, t->elastic.generation.world,
-                  t->terminal && left > 0 ? "" : "\n");
+    (void)fprintf(
+        stderr, "%sepoch %llu  step %llu/%llu  loss %.4f  %.0f samples/s  %.0f s left  world %u%s",
+        t->terminal ? "\r\033[K" : "", (unsigned long long)(step / per_epoch),
+        (unsigned long long)(step + 1), (unsigned long long)t->steps_total, t->loss,
+        t->samples_per_s, rate > 0 ? (double)left / rate : 0.0, t->elastic.generation.world,
+        t->terminal && left > 0 ? "" : "\n");
     (void)fflush(stderr);
 }
 
@@ -168,7 +169,8 @@ void report_done(struct trainer *t)
     jsonl_hex(&t->line, "params_hash", t->hash);
     line_end(t);
     (void)snprintf(text, sizeof text, "done: %llu steps, test accuracy %.4f, params_hash %016llx",
-                   (unsigned long long)t->elastic.applied, t->accuracy, (unsigned long long)t->hash);
+                   (unsigned long long)t->elastic.applied, t->accuracy,
+                   (unsigned long long)t->hash);
     report_note(t, text);
 }
 

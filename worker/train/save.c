@@ -1,5 +1,5 @@
-/* Checkpoints: a quick copy of the state between two updates, written behind by a thread of libuv's pool. A
- * checkpoint that fails is told, and training goes on. */
+/* Checkpoints: a quick copy of the state between two updates, written behind by a thread of libuv's
+ * pool. A checkpoint that fails is told, and training goes on. */
 #include "train/trainer.h"
 
 #include "base/exits.h"

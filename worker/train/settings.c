@@ -9,8 +9,8 @@
 #define FIELD(name) offsetof(struct settings, name)
 
 const struct option_spec settings_table[] = {
-    {"coordinator", OPTION_TEXT, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator), "Job",
-     "where muster-coordinator listens"},
+    {"coordinator", OPTION_TEXT, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator),
+     "Job", "where muster-coordinator listens"},
     {"standalone", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(standalone), "Job",
      "train alone, without a coordinator: the same loop, the same bits"},
     {"job", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(job), "Job",
@@ -28,10 +28,13 @@ const struct option_spec settings_table[] = {
     {"drain-ms", OPTION_DURATION, "TIME", "30s", 100, 86400000, NULL, FIELD(drain_ms), "Job",
      "after SIGTERM: time for leaving at a boundary, then it goes as lost"},
 
-    {"model", OPTION_CHOICE, "NAME", "convnet", 0, 0, "convnet", FIELD(model), "Training", "what is trained"},
+    {"model", OPTION_CHOICE, "NAME", "convnet", 0, 0, "convnet", FIELD(model), "Training",
+     "what is trained"},
     {"data", OPTION_TEXT, "DIR", NULL, 0, 0, NULL, FIELD(data), "Training",
-     "folder with MNIST-like idx files; default $MUSTER_DATA, ../shared/data/mnist, the bundled subset"},
-    {"epochs", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(epochs), "Training", "passes over the data"},
+     "folder with MNIST-like idx files; default $MUSTER_DATA, ../shared/data/mnist, the bundled "
+     "subset"},
+    {"epochs", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(epochs), "Training",
+     "passes over the data"},
     {"steps", OPTION_NUMBER, "N", NULL, 1, 1e15, NULL, FIELD(steps), "Training",
      "updates in all, in place of --epochs"},
     {"global-batch", OPTION_NUMBER, "N", "256", 1, 1048576, NULL, FIELD(global_batch), "Training",
@@ -42,22 +45,30 @@ const struct option_spec settings_table[] = {
      "of initial values and sample order"},
     {"init", OPTION_TEXT, "FILE", NULL, 0, 0, NULL, FIELD(init), "Training",
      "initial values from a safetensors file"},
-    {"precision", OPTION_CHOICE, "P", "fp32", 0, 0, "fp32", FIELD(precision), "Training", "arithmetic"},
-    {"optim", OPTION_CHOICE, "NAME", "adam", 0, 0, "adam|adamw|sgd", FIELD(optim), "Optimizer", "update rule"},
+    {"precision", OPTION_CHOICE, "P", "fp32", 0, 0, "fp32", FIELD(precision), "Training",
+     "arithmetic"},
+    {"optim", OPTION_CHOICE, "NAME", "adam", 0, 0, "adam|adamw|sgd", FIELD(optim), "Optimizer",
+     "update rule"},
     {"lr", OPTION_REAL, "X", "0.001", 0, 1000, NULL, FIELD(lr), "Optimizer", "learning rate"},
     {"beta1", OPTION_REAL, "X", "0.9", 0, 1, NULL, FIELD(beta1), "Optimizer", "Adam's first decay"},
-    {"beta2", OPTION_REAL, "X", "0.999", 0, 1, NULL, FIELD(beta2), "Optimizer", "Adam's second decay"},
-    {"epsilon", OPTION_REAL, "X", "1e-8", 0, 1, NULL, FIELD(epsilon), "Optimizer", "Adam's epsilon"},
-    {"weight-decay", OPTION_REAL, "X", "0", 0, 1000, NULL, FIELD(decay), "Optimizer", "weight decay"},
+    {"beta2", OPTION_REAL, "X", "0.999", 0, 1, NULL, FIELD(beta2), "Optimizer",
+     "Adam's second decay"},
+    {"epsilon", OPTION_REAL, "X", "1e-8", 0, 1, NULL, FIELD(epsilon), "Optimizer",
+     "Adam's epsilon"},
+    {"weight-decay", OPTION_REAL, "X", "0", 0, 1000, NULL, FIELD(decay), "Optimizer",
+     "weight decay"},
     {"momentum", OPTION_REAL, "X", "0", 0, 1, NULL, FIELD(momentum), "Optimizer", "of sgd"},
-    {"nesterov", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(nesterov), "Optimizer", "Nesterov's momentum"},
+    {"nesterov", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(nesterov), "Optimizer",
+     "Nesterov's momentum"},
     {"clip-norm", OPTION_REAL, "X", "0", 0, 1e9, NULL, FIELD(clip_norm), "Optimizer",
      "largest norm of the reduced gradient; 0 = no limit"},
     {"schedule", OPTION_CHOICE, "NAME", "constant", 0, 0, "constant|linear|cosine", FIELD(schedule),
      "Optimizer", "of the learning rate"},
-    {"warmup", OPTION_NUMBER, "N", "0", 0, 1e15, NULL, FIELD(warmup), "Optimizer", "steps of linear warm-up"},
+    {"warmup", OPTION_NUMBER, "N", "0", 0, 1e15, NULL, FIELD(warmup), "Optimizer",
+     "steps of linear warm-up"},
 
-    {"device", OPTION_CHOICE, "NAME", "cpu", 0, 0, "cpu", FIELD(device), "Machine", "what computes"},
+    {"device", OPTION_CHOICE, "NAME", "cpu", 0, 0, "cpu", FIELD(device), "Machine",
+     "what computes"},
     {"isa", OPTION_CHOICE, "NAME", "native", 0, 0, "native|avx2|avx512", FIELD(isa), "Machine",
      "instruction set; it changes the bits, so all workers of a job need the same"},
     {"threads", OPTION_NUMBER, "N", "1", 1, 64, NULL, FIELD(threads), "Machine",
@@ -70,12 +81,14 @@ const struct option_spec settings_table[] = {
     {"ckpt-keep", OPTION_NUMBER, "N", "3", 0, 1000000, NULL, FIELD(ckpt_keep), "Checkpoints",
      "how many are kept; 0 = all"},
 
-    {"log", OPTION_TEXT, "FILE", NULL, 0, 0, NULL, FIELD(log), "Telling", "JSON lines, one per step"},
+    {"log", OPTION_TEXT, "FILE", NULL, 0, 0, NULL, FIELD(log), "Telling",
+     "JSON lines, one per step"},
     {"log-samples", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(log_samples), "Telling",
      "also which samples each shard held, before its sums leave"},
     {"hash-every", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(hash_every), "Telling",
      "steps between params_hash in the log"},
-    {"quiet", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(quiet), "Telling", "no progress on the terminal"},
+    {"quiet", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(quiet), "Telling",
+     "no progress on the terminal"},
 };
 
 const size_t settings_count = sizeof settings_table / sizeof settings_table[0];
@@ -90,16 +103,19 @@ int settings_check(const struct settings *s, const struct options *options, stru
         return error_set(error, EXIT_USAGE, "--min %llu is more than --max %llu",
                          (unsigned long long)s->min, (unsigned long long)s->max);
     if (s->max > s->shards)
-        return error_set(error, EXIT_USAGE,
-                         "--max %llu is more than --shards %llu: a worker without a shard would idle",
-                         (unsigned long long)s->max, (unsigned long long)s->shards);
+        return error_set(
+            error, EXIT_USAGE,
+            "--max %llu is more than --shards %llu: a worker without a shard would idle",
+            (unsigned long long)s->max, (unsigned long long)s->shards);
     if (s->global_batch % s->shards != 0)
-        return error_set(error, EXIT_USAGE, "--global-batch %llu is not a multiple of --shards %llu",
+        return error_set(error, EXIT_USAGE,
+                         "--global-batch %llu is not a multiple of --shards %llu",
                          (unsigned long long)s->global_batch, (unsigned long long)s->shards);
     if (options_given(options, "steps") && options_given(options, "epochs"))
         return error_set(error, EXIT_USAGE, "--steps and --epochs: give one of them");
     if (s->beta1 >= 1 || s->beta2 >= 1)
-        return error_set(error, EXIT_USAGE, "--%s must be less than 1: the first update divides by 1 - beta",
+        return error_set(error, EXIT_USAGE,
+                         "--%s must be less than 1: the first update divides by 1 - beta",
                          s->beta1 >= 1 ? "beta1" : "beta2");
     if (s->ckpt_every != 0 && s->ckpt == NULL)
         return error_set(error, EXIT_USAGE, "--ckpt-every needs --ckpt DIR");

@@ -122,8 +122,9 @@ enum ckpt_code state_save(const struct state *state, const float *values, const 
 {
     const struct model_spec *spec = state->spec;
     struct safetensors_tensor *tensors = calloc(3 * spec->tensor_count, sizeof *tensors);
-    struct ckpt_file files[2] = {{MODEL_FILE, tensors, spec->tensor_count},
-                                 {OPTIM_FILE, tensors + spec->tensor_count, 2 * spec->tensor_count}};
+    struct ckpt_file files[2] = {
+        {MODEL_FILE, tensors, spec->tensor_count},
+        {OPTIM_FILE, tensors + spec->tensor_count, 2 * spec->tensor_count}};
     enum ckpt_code code;
 
     if (tensors == NULL)
@@ -150,8 +151,8 @@ static enum ckpt_code load_tensor(const struct safetensors *file, const struct m
     found = safetensors_find(file, name);
     for (uint32_t i = 0; found != NULL && i < tensor->dims; i++)
         if (found->dims != tensor->dims || found->shape[i] != tensor->shape[i])
-            return ckpt_fail(error, CKPT_MISMATCH, "%s: tensor %s has another shape than the model's",
-                             file->path, name);
+            return ckpt_fail(error, CKPT_MISMATCH,
+                             "%s: tensor %s has another shape than the model's", file->path, name);
     return safetensors_read(file, name, SAFETENSORS_F32, values + tensor->offset,
                             tensor->count * sizeof(float), error);
 }

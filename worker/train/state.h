@@ -1,8 +1,9 @@
 /* The replica's state: parameters, optimizer buffers, the reduced gradient, and what changes them.
  *
- * `values` is one block: parameters, first and second moments, each param_count floats, so that it can be sent
- * and received as a whole. Updates are element-wise in fixed blocks, so ranges can be updated by any number of
- * threads, and by a joiner chunk by chunk from records, with the same bits. */
+ * `values` is one block: parameters, first and second moments, each param_count floats, so that it
+ * can be sent and received as a whole. Updates are element-wise in fixed blocks, so ranges can be
+ * updated by any number of threads, and by a joiner chunk by chunk from records, with the same
+ * bits. */
 #ifndef TRAIN_STATE_H
 #define TRAIN_STATE_H
 
@@ -55,8 +56,8 @@ static inline void state_chunk(const struct state *state, uint64_t chunk, uint64
     *count = n - *first < size ? n - *first : size;
 }
 
-/* Blocks [first, first + count) of the update of step `step` from a raw reduced gradient; also their hashes when
- * hashes != NULL. clip from state_clip(). */
+/* Blocks [first, first + count) of the update of step `step` from a raw reduced gradient; also
+ * their hashes when hashes != NULL. clip from state_clip(). */
 void state_update(const struct state *state, struct device_stream *stream, uint64_t step,
                   const float *reduced, float clip, uint64_t first, uint64_t count,
                   uint64_t *hashes);

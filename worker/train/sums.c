@@ -1,6 +1,7 @@
 /* Invariants
- *   1. ready and passed grow under the lock; a bucket is passed once, by the thread that found its sibling ready
- *      or absent. That thread alone writes the parent's range of the bucket, outside the lock.
+ *   1. ready and passed grow under the lock; a bucket is passed once, by the thread that found its
+ *      sibling ready or absent. That thread alone writes the parent's range of the bucket, outside
+ *      the lock.
  *   2. A top is never passed, so its buffer does not change any more once a bucket of it is ready.
  *   3. The right child's buffer is given back when all its buckets were passed. */
 #include "train/sums.h"
@@ -75,8 +76,8 @@ void sums_drop(struct sums *sums, float *leaf)
     (void)pthread_mutex_unlock(&sums->lock);
 }
 
-/* A buffer may be that of a node and of one of its children, while some buckets have gone up and others not: it is
- * given back by the upper one. */
+/* A buffer may be that of a node and of one of its children, while some buckets have gone up and
+ * others not: it is given back by the upper one. */
 void sums_begin(struct sums *sums, uint32_t shards, const struct plan_mask *present)
 {
     (void)pthread_mutex_lock(&sums->lock);
@@ -115,7 +116,8 @@ enum step_up { STAY, ALONE, TOGETHER };
 
 static enum step_up step_up(struct sums *sums, uint32_t level, uint32_t index, uint32_t bit)
 {
-    struct sums_node *node = node_at(sums, level, index), *sibling = node_at(sums, level, index ^ 1);
+    struct sums_node *node = node_at(sums, level, index),
+                     *sibling = node_at(sums, level, index ^ 1);
 
     if (node->top || (node->ready & bit) == 0 || (node->passed & bit) != 0 ||
         (1u << level) >= sums->shards)

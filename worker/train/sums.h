@@ -1,17 +1,21 @@
-/* Partial sums P of one step: the gradients of shards, folded by aligned subtrees in the order of the canonical
- * tree, bucket by bucket, while they are being made.
+/* Partial sums P of one step: the gradients of shards, folded by aligned subtrees in the order of
+ * the canonical tree, bucket by bucket, while they are being made.
  *
- * A shard's gradient is a leaf. When both children of a node are there, whoever brought the second one adds them
- * (left + right, into the left one's buffer), up to the tops: the maximal subtrees that this member owns, which
- * are what it sends. The value of a node does not depend on who added it or when.
+ * A shard's gradient is a leaf. When both children of a node are there, whoever brought the second
+ * one adds them (left + right, into the left one's buffer), up to the tops: the maximal subtrees
+ * that this member owns, which are what it sends. The value of a node does not depend on who added
+ * it or when.
  *
  *     sums_begin(&sums, shards, &present)            a new step: everything held is void
- *     sums_tops(&sums, nodes, count, stream)          what is sent; grows over a regroup, then folds on
+ *     sums_tops(&sums, nodes, count, stream)          what is sent; grows over a regroup, then
+ *                                                     folds on
  *     leaf = sums_leaf(&sums)                         a buffer for a shard's gradient
- *     sums_ready(&sums, stream, shard, leaf, bucket, &top)   from any thread; true: a top is ready in bucket
+ *     sums_ready(&sums, stream, shard, leaf, bucket, &top)   from any thread; true: a top is ready
+ *                                                            in bucket
  *     sums_value(&sums, level, index)                 the buffer of a top
  *
- * Thread-safe: any number of threads may bring leaves; the tops change only on the loop's thread. */
+ * Thread-safe: any number of threads may bring leaves; the tops change only on the loop's
+ * thread. */
 #ifndef TRAIN_SUMS_H
 #define TRAIN_SUMS_H
 
@@ -22,8 +26,8 @@
 
 #define SUMS_NODES (2u * PLAN_SHARDS_MAX)
 
-/* A node's place in the arrays: level l of a tree of 256 leaves begins at 512 - (512 >> l), and the place behind the
- * root, which has no parent, is never used. */
+/* A node's place in the arrays: level l of a tree of 256 leaves begins at 512 - (512 >> l), and the
+ * place behind the root, which has no parent, is never used. */
 struct sums_node {
     float *buffer;      /* NULL = nothing yet */
     uint32_t ready;     /* bit b: bucket b has its value */

@@ -1,15 +1,18 @@
 /* The whole idea on one page.
  *
- * A step is: compute the sums of my shards, exchange them (pieces to the owners of chunks, results back, one word
- * to everybody), apply the reduced gradient. The elastic machine (elastic.c) decides; here each of its actions is
- * one named call, and what those bring about comes back as its next event:
+ * A step is: compute the sums of my shards, exchange them (pieces to the owners of chunks, results
+ * back, one word to everybody), apply the reduced gradient. The elastic machine (elastic.c)
+ * decides; here each of its actions is one named call, and what those bring about comes back as its
+ * next event:
  *
  *     COMPUTE   compute_shards()   -> SHARD_DONE       EXCHANGE  reduce_start()     -> EXCHANGED
  *     APPLY     compute_apply()    -> APPLIED          CONNECT   reduce_connect()   -> CONNECTED
- *     COPY_..   transfer_copy()    -> COPIED           CATCH_UP  joiner_begin()     -> CAUGHT_UP, RECORD_APPLIED
+ *     COPY_..   transfer_copy()    -> COPIED           CATCH_UP  joiner_begin()     -> CAUGHT_UP,
+ *                                                                RECORD_APPLIED
  *
- * When a member is lost the others stop exchanging, say how far they are, form the next generation, compute what
- * the lost one owed, and finish the same step: nothing is lost, and the bits are the same. */
+ * When a member is lost the others stop exchanging, say how far they are, form the next generation,
+ * compute what the lost one owed, and finish the same step: nothing is lost, and the bits are the
+ * same. */
 #include "train/train.h"
 
 #include "base/clock.h"

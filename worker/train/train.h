@@ -5,7 +5,8 @@
 #include "base/error.h"
 #include "train/settings.h"
 
-/* Returns an exit code; with one that is not 0 error says why, if there is more to say than was said already. */
+/* Returns an exit code; with one that is not 0 error says why, if there is more to say than was
+ * said already. */
 int train(const struct settings *settings, struct error *error);
 
 #endif

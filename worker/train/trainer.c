@@ -1,4 +1,5 @@
-/* A trainer's beginning and end: device, data, state, data plane, signals; and who hears the data plane. */
+/* A trainer's beginning and end: device, data, state, data plane, signals; and who hears the data
+ * plane. */
 #include "train/trainer.h"
 
 #include "base/exits.h"
@@ -37,7 +38,8 @@ static void on_peer(void *owner, uint32_t peer)
 
 static void *on_place(void *owner, uint32_t peer, const struct comm_frame *frame)
 {
-    return is_exchange(frame) ? reduce_place(owner, peer, frame) : transfer_place(owner, peer, frame);
+    return is_exchange(frame) ? reduce_place(owner, peer, frame)
+                              : transfer_place(owner, peer, frame);
 }
 
 static void on_frame(void *owner, uint32_t peer, const struct comm_frame *frame, void *payload)
@@ -90,7 +92,8 @@ static void on_log(void *owner, const char *text)
 
 static void on_drain_timer(uv_timer_t *timer)
 {
-    trainer_exit(timer->data, EXIT_RETRY, "the time to leave at a boundary is over: leaving as lost");
+    trainer_exit(timer->data, EXIT_RETRY,
+                 "the time to leave at a boundary is over: leaving as lost");
 }
 
 /* Once: leave at the next boundary. Twice: at once. */
@@ -118,7 +121,8 @@ static void passed_over(void *owner, const struct ckpt_row *row)
     report_warning(owner, text);
 }
 
-static int refuse_other(const struct trainer *t, const struct ckpt_found *found, struct error *error)
+static int refuse_other(const struct trainer *t, const struct ckpt_found *found,
+                        struct error *error)
 {
     char text[200];
 

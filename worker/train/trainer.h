@@ -1,4 +1,5 @@
-/* What the files of the trainer share. One loop, one thread; compute threads get tasks and hand them back.
+/* What the files of the trainer share. One loop, one thread; compute threads get tasks and hand
+ * them back.
  *
  *   train.c     the page: every action of the elastic machine is one named call
  *   trainer.c   its beginning and end: device, data, state, data plane, signals
@@ -124,7 +125,8 @@ struct trainer {
     struct pool *pool;
     struct mnist mnist;
     struct prefetch *prefetch;               /* gathers the next step's samples */
-    char spec[SETTINGS_SPEC_BYTES];          /* what defines the bits: options, data, --init's values */
+    char spec[SETTINGS_SPEC_BYTES];          /* what defines the bits: options, data, --init's
+                                                values */
     struct state state;
     struct sums sums;
     uint64_t hash;                           /* of the parameters at state.applied */
@@ -223,7 +225,8 @@ void reduce_prepare(struct trainer *t);
 enum request { REQUEST_REDUCED = 1, REQUEST_STATE = 2, REQUEST_RECORDS = 3 }; /* value[0] */
 void transfer_copy(struct trainer *t, const struct elastic_action *action);
 void *transfer_place(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
-void transfer_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame, void *payload);
+void transfer_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame,
+                    void *payload);
 void transfer_drop(struct trainer *t, uint32_t peer, const struct comm_frame *frame, void *payload);
 void transfer_lost(struct trainer *t, uint32_t peer);
 
@@ -265,10 +268,12 @@ int save_prepare(const struct trainer *t, struct error *error); /* is there a fo
 void save_begin(struct trainer *t, uint64_t version, bool last);
 bool save_open(const struct trainer *t);
 
-/* Faults for tests (fault.c). Without MUSTER_FAULTS nothing happens there, and shards are worked in order. */
+/* Faults for tests (fault.c). Without MUSTER_FAULTS nothing happens there, and shards are worked in
+ * order. */
 #ifdef MUSTER_FAULTS
 void fault_point(const struct trainer *t, const char *phase, uint64_t step);
-uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i); /* the i-th shard to be worked */
+/* the i-th shard to be worked */
+uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i);
 #else
 static inline uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i)
 {

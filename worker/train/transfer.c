@@ -1,7 +1,9 @@
-/* Copies of R(s) or of the whole state for a member that regroups; and which frame that is no exchange is whose.
+/* Copies of R(s) or of the whole state for a member that regroups; and which frame that is no
+ * exchange is whose.
  *
- * A member that regroups asks one that stands at the generation's step. The holder's R and state stay as they are
- * until that step is applied, which takes the asker's own sums, so they are sent without a copy. */
+ * A member that regroups asks one that stands at the generation's step. The holder's R and state
+ * stay as they are until that step is applied, which takes the asker's own sums, so they are sent
+ * without a copy. */
 #include "train/trainer.h"
 
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* Serving spares that catch up: a record of every step, and the state in chunks.
  *
  * Invariants
- *   1. A visitor gets the record of every update since it was added, in order, or a NOTE that it was dropped.
+ *   1. A visitor gets the record of every update since it was added, in order, or a NOTE that it
+ *      was dropped.
  *   2. What is sent was copied between two updates, and carries the version it was copied at.
  *   3. All that is sent of one subscription carries its serial number in `flags`. */
 #include "train/trainer.h"

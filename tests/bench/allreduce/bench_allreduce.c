@@ -1,10 +1,11 @@
-/* All-reduce of a float buffer between processes of this host: comm/tcp, train/exchange and plain additions,
- * as the worker does it, without training. One JSON line on stdout.
+/* All-reduce of a float buffer between processes of this host: comm/tcp, train/exchange and plain
+ * additions, as the worker does it, without training. One JSON line on stdout.
  *
  *     bench_allreduce WORLD BYTES SECONDS [tcp]       tcp: no Unix sockets between the processes
  *
- * Every rank is a process with one thread. A step is one exchange: all pieces, all additions, all results and
- * the words of the step; the next one starts when it is complete. Rank 0 writes down the times. */
+ * Every rank is a process with one thread. A step is one exchange: all pieces, all additions, all
+ * results and the words of the step; the next one starts when it is complete. Rank 0 writes down
+ * the times. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -26,14 +27,16 @@
 
 #define WORLD_MAX 8
 #define STEPS_MAX 200000
-#define BLOCK_FLOATS 2048            /* additions go block by block, so that temporaries stay in a cache */
+#define BLOCK_FLOATS 2048            /* additions go block by block, so that temporaries stay in a
+                                        cache */
 #define BUCKET_BYTES (768 * 1024)    /* wished; there are EXCHANGE_BUCKETS_MAX at most */
 
 /* What the processes share. */
 struct board {
     char address[WORLD_MAX][COMM_ADDRESS_BYTES];
     atomic_uint listening;            /* ranks that are */
-    atomic_uint finished;             /* ranks that are: nobody closes before all have their results */
+    atomic_uint finished;             /* ranks that are: nobody closes before all have their
+                                         results */
     atomic_ullong last_step;          /* rank 0 sets it: nobody goes on after this one */
     uint32_t step_us[STEPS_MAX];
     uint64_t cpu_us[WORLD_MAX];       /* of the measured steps */
@@ -54,7 +57,8 @@ struct rank {
     uint64_t started_ns;
     float *mine;                      /* [floats] what I add to the sum */
     float *sum;                       /* [floats] */
-    float *pieces[2][WORLD_MAX];      /* by step and sender: my chunks of its buckets, bucket after bucket */
+    float *pieces[2][WORLD_MAX];      /* by step and sender: my chunks of its buckets, bucket after
+                                         bucket */
     uint64_t chunk_at[EXCHANGE_BUCKETS_MAX]; /* where in pieces my chunk of the bucket lies */
     uint64_t bucket_at[EXCHANGE_BUCKETS_MAX];
     bool over;
@@ -79,10 +83,12 @@ static struct exchange *step_of(struct rank *rank, uint64_t number)
     return &rank->step[number % 2];
 }
 
-/* ---- additions ----------------------------------------------------------------------------------- */
+/* ---- additions
+ * ----------------------------------------------------------------------------------- */
 
 /* Vectors of 8 floats by the compiler; the order of additions is that of the program. */
-static void add_floats(float *restrict to, const float *restrict a, const float *restrict b, uint64_t count)
+static void add_floats(float *restrict to, const float *restrict a, const float *restrict b,
+                       uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
         to[i] = a[i] + b[i];
@@ -135,10 +141,11 @@ static void add_chunk(struct rank *rank, uint32_t bucket)
     }
 }
 
-/* ---- sending ------------------------------------------------------------------------------------- */
+/* ---- sending
+ * ------------------------------------------------------------------------------------- */
 
-static void send_chunk(struct rank *rank, uint32_t to, uint32_t kind, uint32_t bucket, uint32_t chunk,
-                       uint32_t node, const float *from)
+static void send_chunk(struct rank *rank, uint32_t to, uint32_t kind, uint32_t bucket,
+                       uint32_t chunk, uint32_t node, const float *from)
 {
     const struct exchange *x = step_of(rank, rank->number);
     uint64_t first = 0;
@@ -167,7 +174,8 @@ static void send_word(struct rank *rank, uint32_t to)
 
 static void complete(struct rank *rank);
 
-/* What the exchange asks for. Ranks are visited beginning after me, so that not all send to rank 0 first. */
+/* What the exchange asks for. Ranks are visited beginning after me, so that not all send to rank 0
+ * first. */
 static void carry_out(struct rank *rank, const struct exchange_action *action)
 {
     struct exchange_actions more = {.count = 0};
@@ -199,7 +207,8 @@ static void carry_out_all(struct rank *rank, const struct exchange_actions *acti
     }
 }
 
-/* ---- steps --------------------------------------------------------------------------------------- */
+/* ---- steps
+ * --------------------------------------------------------------------------------------- */
 
 static void begin(struct rank *rank, uint64_t number)
 {
@@ -207,7 +216,8 @@ static void begin(struct rank *rank, uint64_t number)
     struct exchange_config config = {.world = rank->world, .me = rank->me, .shards = rank->world};
     uint64_t wished = BUCKET_BYTES / sizeof(float);
     uint64_t buckets = (rank->floats + wished - 1) / wished;
-    config.bucket_count = (uint32_t)(buckets < EXCHANGE_BUCKETS_MAX ? buckets : EXCHANGE_BUCKETS_MAX);
+    config.bucket_count =
+        (uint32_t)(buckets < EXCHANGE_BUCKETS_MAX ? buckets : EXCHANGE_BUCKETS_MAX);
     config.owner = owner;
     for (uint32_t i = 0; i < rank->world; i++) {
         owner[i] = (uint16_t)i;
@@ -236,8 +246,9 @@ static void start(struct rank *rank)
     rank->started_ns = uv_hrtime();
     for (uint32_t b = 0; b < x->config.bucket_count; b++) {
         struct exchange_actions actions = {.count = 0};
-        exchange_node_ready(x, b, exchange_find_node(x, x->nodes[rank->me].level, x->nodes[rank->me].index),
-                            &actions);
+        exchange_node_ready(
+            x, b, exchange_find_node(x, x->nodes[rank->me].level, x->nodes[rank->me].index),
+            &actions);
         carry_out_all(rank, &actions);
     }
     struct exchange_actions actions = {.count = 0};
@@ -285,7 +296,8 @@ static void complete(struct rank *rank)
     uv_idle_start(&idle_of_rank, next_step);
 }
 
-/* ---- receiving ----------------------------------------------------------------------------------- */
+/* ---- receiving
+ * ----------------------------------------------------------------------------------- */
 
 static void peer_cb(void *owner, uint32_t peer)
 {
@@ -370,7 +382,8 @@ static void lost_cb(void *owner, uint32_t peer, enum comm_loss why, const char *
     }
 }
 
-/* ---- processes ----------------------------------------------------------------------------------- */
+/* ---- processes
+ * ----------------------------------------------------------------------------------- */
 
 static float value_of(uint32_t rank, uint64_t i)
 {
@@ -455,8 +468,8 @@ static void open_comm(struct rank *rank, bool same_host)
     }
 }
 
-static void run_rank(struct board *board, uint32_t me, uint32_t world, uint64_t bytes, double seconds,
-                     bool same_host)
+static void run_rank(struct board *board, uint32_t me, uint32_t world, uint64_t bytes,
+                     double seconds, bool same_host)
 {
     static struct rank rank;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -505,7 +518,8 @@ static void report(struct board *board, uint32_t world, uint64_t bytes)
     }
     qsort(times, count, sizeof *times, compare_us);
     printf("{\"who\":\"muster\",\"world\":%u,\"bytes\":%" PRIu64 ",\"reps\":%u,\"median_us\":%u,"
-           "\"p10_us\":%u,\"p90_us\":%u,\"cpu_us_per_rep\":%" PRIu64 ",\"calls_per_rep\":%" PRIu64 "}\n",
+           "\"p10_us\":%u,\"p90_us\":%u,\"cpu_us_per_rep\":%" PRIu64 ",\"calls_per_rep\":%" PRIu64
+           "}\n",
            world, bytes, count, times[count / 2], times[count / 10], times[count * 9 / 10],
            cpu / board->steps, calls / board->steps);
 }

@@ -1,5 +1,6 @@
-/* Where the time of a step goes, op by op, on one thread: the worker's model, sums, update and hashes over the CPU
- * device, through a vtable that measures. Beside it the machine's own matmul speed.
+/* Where the time of a step goes, op by op, on one thread: the worker's model, sums, update and
+ * hashes over the CPU device, through a vtable that measures. Beside it the machine's own matmul
+ * speed.
  *
  *     bench_steptime BATCH SHARDS STEPS */
 #include "base/clock.h"
@@ -14,8 +15,17 @@
 #define LAYERS_MAX 8
 #define MATMUL     768
 
-enum op { LOAD, FORWARD, BACKWARD = FORWARD + LAYERS_MAX, LOSS = BACKWARD + LAYERS_MAX, NORMALIZE, ADD, UPDATE, HASHES,
-          OPS };
+enum op {
+    LOAD,
+    FORWARD,
+    BACKWARD = FORWARD + LAYERS_MAX,
+    LOSS = BACKWARD + LAYERS_MAX,
+    NORMALIZE,
+    ADD,
+    UPDATE,
+    HASHES,
+    OPS
+};
 
 static const struct device_ops *real;
 static struct device_layer *layers[LAYERS_MAX];
@@ -32,7 +42,8 @@ static uint32_t index_of(const struct device_layer *layer)
     return i;
 }
 
-static enum device_status timed_layer_new(struct device_stream *stream, const struct device_layer_spec *spec,
+static enum device_status timed_layer_new(struct device_stream *stream,
+                                          const struct device_layer_spec *spec,
                                           struct device_layer *below, struct device_layer **layer,
                                           struct device_error *error)
 {
@@ -61,7 +72,8 @@ static void timed_forward(struct device_layer *layer, const float *input)
     spent_us[FORWARD + index_of(layer)] += clock_monotonic_us() - begin;
 }
 
-static void timed_backward(struct device_layer *layer, const float *doutput, float *dparams, bool want_input)
+static void timed_backward(struct device_layer *layer, const float *doutput, float *dparams,
+                           bool want_input)
 {
     uint64_t begin = clock_monotonic_us();
 
@@ -69,8 +81,9 @@ static void timed_backward(struct device_layer *layer, const float *doutput, flo
     spent_us[BACKWARD + index_of(layer)] += clock_monotonic_us() - begin;
 }
 
-static void timed_loss(struct device_stream *stream, const float *logits, const uint8_t *labels, uint32_t batch,
-                       uint32_t classes, uint32_t real_samples, float *dlogits, float metrics[3])
+static void timed_loss(struct device_stream *stream, const float *logits, const uint8_t *labels,
+                       uint32_t batch, uint32_t classes, uint32_t real_samples, float *dlogits,
+                       float metrics[3])
 {
     uint64_t begin = clock_monotonic_us();
 
@@ -78,7 +91,8 @@ static void timed_loss(struct device_stream *stream, const float *logits, const 
     spent_us[LOSS] += clock_monotonic_us() - begin;
 }
 
-static void timed_normalize(struct device_stream *stream, const uint8_t *bytes, uint64_t n, float *out)
+static void timed_normalize(struct device_stream *stream, const uint8_t *bytes, uint64_t n,
+                            float *out)
 {
     uint64_t begin = clock_monotonic_us();
 
@@ -86,7 +100,8 @@ static void timed_normalize(struct device_stream *stream, const uint8_t *bytes, 
     spent_us[NORMALIZE] += clock_monotonic_us() - begin;
 }
 
-static void timed_add(struct device_stream *stream, float *dst, const float *a, const float *b, uint64_t n)
+static void timed_add(struct device_stream *stream, float *dst, const float *a, const float *b,
+                      uint64_t n)
 {
     uint64_t begin = clock_monotonic_us();
 
@@ -102,7 +117,8 @@ static void timed_update(struct device_stream *stream, const struct device_updat
     spent_us[UPDATE] += clock_monotonic_us() - begin;
 }
 
-static void timed_hashes(struct device_stream *stream, const void *bytes, uint64_t n, uint64_t *hashes)
+static void timed_hashes(struct device_stream *stream, const void *bytes, uint64_t n,
+                         uint64_t *hashes)
 {
     uint64_t begin = clock_monotonic_us();
 
@@ -133,7 +149,8 @@ static void die(const char *what)
 
 static void *get(size_t bytes)
 {
-    void *memory = aligned_alloc(DEVICE_ALIGN, (bytes + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN);
+    void *memory =
+        aligned_alloc(DEVICE_ALIGN, (bytes + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN);
 
     if (memory == NULL)
         die("out of memory");
@@ -154,15 +171,24 @@ static void add_up(struct bench *b)
 static void step(struct bench *b, uint64_t number)
 {
     uint32_t each = b->batch / b->shards;
-    struct device_update update = {
-        .kind = DEVICE_ADAM, .params = b->params, .gradient = b->sums, .first = b->first, .second = b->second,
-        .n = b->spec->param_count, .divisor = (float)b->batch, .clip = 1, .rate = 0.001, .beta1 = 0.9, .beta2 = 0.999,
-        .epsilon = 1e-8, .step = number + 1};
+    struct device_update update = {.kind = DEVICE_ADAM,
+                                   .params = b->params,
+                                   .gradient = b->sums,
+                                   .first = b->first,
+                                   .second = b->second,
+                                   .n = b->spec->param_count,
+                                   .divisor = (float)b->batch,
+                                   .clip = 1,
+                                   .rate = 0.001,
+                                   .beta1 = 0.9,
+                                   .beta2 = 0.999,
+                                   .epsilon = 1e-8,
+                                   .step = number + 1};
 
     model_load(b->model, b->params, number + 1);
     for (uint32_t s = 0; s < b->shards; s++)
-        model_shard(b->model, b->images + (size_t)s * each * MODEL_IMAGE_BYTES, b->labels + s * each, each,
-                    b->sums + s * b->spec->gradient_count, NULL, NULL);
+        model_shard(b->model, b->images + (size_t)s * each * MODEL_IMAGE_BYTES,
+                    b->labels + s * each, each, b->sums + s * b->spec->gradient_count, NULL, NULL);
     add_up(b);
     b->ops.update(b->stream, &update);
     b->ops.hashes(b->stream, b->params, b->spec->param_count * sizeof(float), b->hashes);
@@ -189,7 +215,8 @@ static void open_all(struct bench *b)
     n = b->spec->param_count;
     if (real->open(&options, &b->device, &error) != DEVICE_OK ||
         real->stream_open(b->device, &b->stream, &error) != DEVICE_OK ||
-        model_open(&b->ops, b->stream, b->spec, b->batch / b->shards, &b->model, &error) != DEVICE_OK)
+        model_open(&b->ops, b->stream, b->spec, b->batch / b->shards, &b->model, &error) !=
+            DEVICE_OK)
         die(error.text);
     b->params = get(n * sizeof(float));
     b->first = get(n * sizeof(float));
@@ -225,17 +252,20 @@ static void close_all(struct bench *b)
 static double flops(const struct device_layer_spec *spec, uint32_t batch)
 {
     if (spec->kind == DEVICE_CONV_RELU_POOL)
-        return 2.0 * batch * spec->channels_out * (spec->height - 2) * (spec->width - 2) * spec->channels_in * 9;
+        return 2.0 * batch * spec->channels_out * (spec->height - 2) * (spec->width - 2) *
+               spec->channels_in * 9;
     return 2.0 * batch * spec->inputs * spec->outputs;
 }
 
-static void row(const char *name, uint64_t us, uint32_t steps, uint64_t total_us, double work, double peak)
+static void row(const char *name, uint64_t us, uint32_t steps, uint64_t total_us, double work,
+                double peak)
 {
     double each_us = (double)us / steps;
 
     (void)printf("%-34s %9.0f us %5.1f %%", name, each_us, 100.0 * (double)us / (double)total_us);
     if (work > 0 && us > 0)
-        (void)printf("  %6.1f GFLOP/s, %3.0f %% of matmul", work / each_us / 1e3, 100 * work / each_us / 1e3 / peak);
+        (void)printf("  %6.1f GFLOP/s, %3.0f %% of matmul", work / each_us / 1e3,
+                     100 * work / each_us / 1e3 / peak);
     (void)printf("\n");
 }
 
@@ -267,14 +297,16 @@ static void report(const struct bench *b, uint32_t steps, uint64_t total_us, dou
     char name[64];
 
     (void)printf("one thread: %.0f samples/s, %.2f ms a step; matmul %d: %.1f GFLOP/s\n",
-                 (double)steps * b->batch * 1e6 / (double)total_us, (double)total_us / steps / 1e3, MATMUL, peak);
+                 (double)steps * b->batch * 1e6 / (double)total_us, (double)total_us / steps / 1e3,
+                 MATMUL, peak);
     for (uint32_t i = 0; i < layer_count; i++) {
         const char *kind = specs[i].kind == DEVICE_CONV_RELU_POOL ? "conv+relu+pool" : "linear";
 
         (void)snprintf(name, sizeof name, "%s %u forward", kind, i);
         row(name, spent_us[FORWARD + i], steps, total_us, flops(&specs[i], b->batch), peak);
         (void)snprintf(name, sizeof name, "%s %u backward", kind, i);
-        row(name, spent_us[BACKWARD + i], steps, total_us, (i == 0 ? 1 : 2) * flops(&specs[i], b->batch), peak);
+        row(name, spent_us[BACKWARD + i], steps, total_us,
+            (i == 0 ? 1 : 2) * flops(&specs[i], b->batch), peak);
     }
     row("softmax cross-entropy", spent_us[LOSS], steps, total_us, 0, peak);
     row("normalize", spent_us[NORMALIZE], steps, total_us, 0, peak);
@@ -299,7 +331,8 @@ int main(int argc, char **argv)
         bench.shards = (uint32_t)strtoul(argv[2], NULL, 10);
     }
     if (steps == 0 || bench.shards == 0 || bench.batch == 0 || bench.batch % bench.shards != 0) {
-        (void)fprintf(stderr, "usage: bench_steptime [BATCH SHARDS STEPS]; shards divide the batch\n");
+        (void)fprintf(stderr,
+                      "usage: bench_steptime [BATCH SHARDS STEPS]; shards divide the batch\n");
         return 64;
     }
     open_all(&bench);

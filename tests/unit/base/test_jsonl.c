@@ -39,10 +39,11 @@ static void fields_of_every_kind(void **state)
     jsonl_hex(&line, "hash", 0xabcu);
     jsonl_uints(&line, "ids", ids, 3);
     jsonl_uints(&line, "none", ids, 0);
-    expect_line(&line, "{\"event\":\"step\",\"most\":18446744073709551615,\"least\":-9223372036854775808,"
-                       "\"loss\":0.1,\"small\":1.23456789e-30,\"nan\":null,\"inf\":null,\"yes\":true,"
-                       "\"no\":false,\"hash\":\"0000000000000abc\",\"ids\":[3,0,18446744073709551615],"
-                       "\"none\":[]}\n");
+    expect_line(&line,
+                "{\"event\":\"step\",\"most\":18446744073709551615,\"least\":-9223372036854775808,"
+                "\"loss\":0.1,\"small\":1.23456789e-30,\"nan\":null,\"inf\":null,\"yes\":true,"
+                "\"no\":false,\"hash\":\"0000000000000abc\",\"ids\":[3,0,18446744073709551615],"
+                "\"none\":[]}\n");
     jsonl_begin(&line);
     expect_line(&line, "{}\n");
     jsonl_release(&line);
@@ -67,11 +68,24 @@ static void text_is_escaped(void **state)
 /* RFC 3629, section 4: the last of each row is one too far. */
 static void utf8_is_strict(void **state)
 {
-    static const struct { const char *text; size_t length; } cases[] = {
-        {"\x7f", 1}, {"\x80", 0}, {"\xc1\xbf", 0}, {"\xc2\x80", 2}, {"\xdf\xbf", 2}, {"\xdf", 0},
-        {"\xe0\x9f\xbf", 0}, {"\xe0\xa0\x80", 3}, {"\xed\x9f\xbf", 3}, {"\xed\xa0\x80", 0},
-        {"\xef\xbf\xbf", 3}, {"\xf0\x8f\xbf\xbf", 0}, {"\xf0\x90\x80\x80", 4},
-        {"\xf4\x8f\xbf\xbf", 4}, {"\xf4\x90\x80\x80", 0}, {"\xf5\x80\x80\x80", 0}, {"\xe2\x82z", 0}};
+    static const struct { const char *text; size_t length;
+    } cases[] = {{"\x7f", 1},
+                 {"\x80", 0},
+                 {"\xc1\xbf", 0},
+                 {"\xc2\x80", 2},
+                 {"\xdf\xbf", 2},
+                 {"\xdf", 0},
+                 {"\xe0\x9f\xbf", 0},
+                 {"\xe0\xa0\x80", 3},
+                 {"\xed\x9f\xbf", 3},
+                 {"\xed\xa0\x80", 0},
+                 {"\xef\xbf\xbf", 3},
+                 {"\xf0\x8f\xbf\xbf", 0},
+                 {"\xf0\x90\x80\x80", 4},
+                 {"\xf4\x8f\xbf\xbf", 4},
+                 {"\xf4\x90\x80\x80", 0},
+                 {"\xf5\x80\x80\x80", 0},
+                 {"\xe2\x82z", 0}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)

@@ -57,8 +57,9 @@ static void a_text_line_has_a_form(void **state)
     (void)state;
     open_sink(&sink, false);
     log_line(&sink.log, LOG_WARNING_LEVEL, "mnist", "rank 2 is suspect");
-    assert_int_equal(sscanf(take(&sink), "%4u-%2u-%2uT%2u:%2u:%2u.%3uZ %n", &year, &month, &day, &hour,
-                            &minute, &second, &ms, &at), 7);
+    assert_int_equal(sscanf(take(&sink), "%4u-%2u-%2uT%2u:%2u:%2u.%3uZ %n", &year, &month, &day,
+                            &hour, &minute, &second, &ms, &at),
+                     7);
     assert_true(year >= 2024 && month <= 12 && day <= 31 && hour < 24 && minute < 60);
     assert_string_equal(sink.text + at, "warning job=mnist  rank 2 is suspect\n");
     log_line(&sink.log, LOG_INFO_LEVEL, NULL, "up");
@@ -79,8 +80,9 @@ static void a_json_line_has_its_keys(void **state)
     log_line(&sink.log, LOG_INFO_LEVEL, "j\"k", "two\nlines");
     assert_int_equal(sscanf(take(&sink), "{\"time_us\":%llu%n", &time_us, &at), 1);
     assert_true(time_us > 1700000000000000ull);
-    assert_string_equal(sink.text + at, ",\"level\":\"info\",\"program\":\"prog\",\"job\":\"j\\\"k\","
-                                        "\"text\":\"two\\u000alines\"}\n");
+    assert_string_equal(sink.text + at,
+                        ",\"level\":\"info\",\"program\":\"prog\",\"job\":\"j\\\"k\","
+                        "\"text\":\"two\\u000alines\"}\n");
     close_sink(&sink);
 }
 

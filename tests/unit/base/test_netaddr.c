@@ -1,4 +1,5 @@
-/* Addresses: what is one, which are loopback, and back to text. No name is resolved but localhost. */
+/* Addresses: what is one, which are loopback, and back to text. No name is resolved but
+ * localhost. */
 #include "base/netaddr.h"
 
 #include "base/exits.h"
@@ -70,9 +71,20 @@ static void localhost_is_loopback(void **state)
 
 static void wrong_forms_are_named(void **state)
 {
-    static const char *const wrong[] = {"", "host", "host:", ":", "1.2.3.4:65536", "1.2.3.4:-1",
-                                        "1.2.3.4:+1", "1.2.3.4: 1", "1.2.3.4:1x", "::1:80", "[::1]",
-                                        "[::1]80", "1.2.3.4:00000001", "1.2.3.4:99999999999999999999"};
+    static const char *const wrong[] = {"",
+                                        "host",
+                                        "host:",
+                                        ":",
+                                        "1.2.3.4:65536",
+                                        "1.2.3.4:-1",
+                                        "1.2.3.4:+1",
+                                        "1.2.3.4: 1",
+                                        "1.2.3.4:1x",
+                                        "::1:80",
+                                        "[::1]",
+                                        "[::1]80",
+                                        "1.2.3.4:00000001",
+                                        "1.2.3.4:99999999999999999999"};
     struct sockaddr_storage address;
     struct error error;
     char expected[300];

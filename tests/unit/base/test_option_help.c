@@ -19,10 +19,13 @@ struct values {
 static const struct option_spec table[] = {
     {"job", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(job), "Job", "its name"},
     {"quiet", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(quiet), "Job",
-     "say nothing, not even when there would be a great deal to say to everybody who is there to hear it "
+     "say nothing, not even when there would be a great deal to say to everybody who is there to "
+     "hear it "
      "and to everybody else"},
-    {"a-count-with-a-long-name", OPTION_NUMBER, "N", "2", 1, 64, NULL, FIELD(count), "Looks", ".dots"},
-    {"color", OPTION_CHOICE, "NAME", "red", 0, 0, "red|green", FIELD(color), "Looks", "hue \\ tint"},
+    {"a-count-with-a-long-name", OPTION_NUMBER, "N", "2", 1, 64, NULL, FIELD(count), "Looks",
+     ".dots"},
+    {"color", OPTION_CHOICE, "NAME", "red", 0, 0, "red|green", FIELD(color), "Looks",
+     "hue \\ tint"},
 };
 
 enum { ROWS = sizeof table / sizeof table[0] };
@@ -52,10 +55,14 @@ static void help_shows_every_row_in_its_group(void **state)
     char *text = print(options_help);
 
     (void)state;
-    expect_in(text, "usage: prog [options]\n\ndoes things\n\nJob\n  --job NAME              its name\n");
-    expect_in(text, "  --quiet                 say nothing, not even when there would be a great deal to "
-                    "say to\n                          everybody who");
-    expect_in(text, "\nLooks\n  --a-count-with-a-long-name N\n                          .dots (default 2)\n");
+    expect_in(text,
+              "usage: prog [options]\n\ndoes things\n\nJob\n  --job NAME              its name\n");
+    expect_in(text,
+              "  --quiet                 say nothing, not even when there would be a great deal to "
+              "say to\n                          everybody who");
+    expect_in(
+        text,
+        "\nLooks\n  --a-count-with-a-long-name N\n                          .dots (default 2)\n");
     expect_in(text, "  --color NAME            hue \\ tint: red|green (default red)\n");
     expect_in(text, "  --config FILE ");
     expect_in(text, "  --version ");
@@ -98,7 +105,8 @@ static void a_manual_page_is_escaped(void **state)
 
     (void)state;
     expect_in(text, ".SH OPTIONS\n.SS Job\n.TP\n.B \\-\\-job \\fINAME\\fR\nits name\n");
-    expect_in(text, ".B \\-\\-a\\-count\\-with\\-a\\-long\\-name \\fIN\\fR\n\\&.dots (default 2)\n");
+    expect_in(text,
+              ".B \\-\\-a\\-count\\-with\\-a\\-long\\-name \\fIN\\fR\n\\&.dots (default 2)\n");
     expect_in(text, "hue \\e tint: red|green (default red)\n");
     expect_in(text, ".SH EXIT STATUS\n.TP\n0\ndone, or drained\n");
     free(text);

@@ -1,4 +1,5 @@
-/* Options: what every source gives, which one wins, and the sentence for everything that is wrong. */
+/* Options: what every source gives, which one wins, and the sentence for everything that is
+ * wrong. */
 #include "base/options.h"
 
 #include "base/exits.h"
@@ -30,10 +31,13 @@ static const struct option_spec table[] = {
     {"min-size", OPTION_NUMBER, "N", "2", 1, 64, NULL, FIELD(min), "Job", "fewest"},
     {"seed", OPTION_NUMBER, "N", NULL, 0, 9e15, NULL, FIELD(seed), "Job", "of everything"},
     {"rate", OPTION_REAL, "X", "0.5", 0, 1, NULL, FIELD(rate), "Numbers", "how fast"},
-    {"wait", OPTION_DURATION, "TIME", "2s", 100, 3600000, NULL, FIELD(wait_ms), "Numbers", "how long"},
-    {"color", OPTION_CHOICE, "NAME", "red", 0, 0, "red|green|greenish", FIELD(color), "Numbers", "hue"},
+    {"wait", OPTION_DURATION, "TIME", "2s", 100, 3600000, NULL, FIELD(wait_ms), "Numbers",
+     "how long"},
+    {"color", OPTION_CHOICE, "NAME", "red", 0, 0, "red|green|greenish", FIELD(color), "Numbers",
+     "hue"},
     {"memory", OPTION_BYTES, "SIZE", "64k", 1, 1e12, NULL, FIELD(memory), "Numbers", "how much"},
-    {"listen", OPTION_ADDRESS, "ADDR:PORT", "[::1]:70", 0, 0, NULL, FIELD(listen), "Numbers", "where"},
+    {"listen", OPTION_ADDRESS, "ADDR:PORT", "[::1]:70", 0, 0, NULL, FIELD(listen), "Numbers",
+     "where"},
 };
 
 enum { ROWS = sizeof table / sizeof table[0], WORDS = 24 };
@@ -133,7 +137,8 @@ static void both_forms_of_the_command_line(void **state)
     struct run run;
 
     (void)state;
-    parse(&run, "--job a=b --quiet --min-size=7 --seed 9000000000000000 --rate 1e-3 --wait=3m --color green "
+    parse(&run, "--job a=b --quiet --min-size=7 --seed 9000000000000000 --rate 1e-3 --wait=3m "
+                "--color green "
                 "--memory 2GiB --listen node:0");
     assert_int_equal(run.status, 0);
     assert_string_equal(run.values.job, "a=b");
@@ -177,7 +182,8 @@ static void words_are_kept_in_order(void **state)
     assert_string_equal(run.options.positional[4], "-x");
     assert_true(run.values.quiet);
     options_release(&run.options);
-    expect_error("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17", "too many arguments, beginning with '17'");
+    expect_error("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17",
+                 "too many arguments, beginning with '17'");
 }
 
 static void stronger_sources_win(void **state)
@@ -185,7 +191,8 @@ static void stronger_sources_win(void **state)
     struct run run;
 
     (void)state;
-    config("min-size = 10\nwait = 10s\ncolor = greenish # a hue\n\n  # nothing\r\njob=a#b c\nquiet = yes\n");
+    config("min-size = 10\nwait = 10s\ncolor = greenish # a hue\n\n  # nothing\r\njob=a#b c\nquiet "
+           "= yes\n");
     assert_int_equal(setenv("MUSTER_WAIT", "20s", 1), 0);
     assert_int_equal(setenv("MUSTER_MIN_SIZE", "20", 1), 0);
     assert_int_equal(setenv("MUSTER_COLOR", "", 1), 0); /* as if it were not there */
@@ -237,8 +244,9 @@ static void wrong_values_are_named(void **state)
     expect_error("--quiet=maybe", "--quiet maybe: expected yes or no");
     expect_error("--memory 1T", "--memory 1T: expected a size from 1 to 1000000000000 bytes, such "
                                 "as 4096, 64k or 1GiB");
-    expect_error("--listen ::1:70", "--listen ::1:70: expected HOST:PORT or [IPV6]:PORT with a port "
-                                    "from 0 to 65535");
+    expect_error("--listen ::1:70",
+                 "--listen ::1:70: expected HOST:PORT or [IPV6]:PORT with a port "
+                 "from 0 to 65535");
     expect_error("--listen a:65536", "--listen a:65536: expected HOST:PORT or [IPV6]:PORT with a "
                                      "port from 0 to 65535");
 }
@@ -252,8 +260,9 @@ static void wrong_words_are_named(void **state)
     expect_error("-q", "unknown option '-q'; see test --help");
     expect_error("--=3", "unknown option ''; see test --help");
     expect_error("--job", "--job needs a value");
-    expect_error("--job --quiet", "--job needs a value; '--quiet' would be taken as one only in the "
-                                  "form --job=--quiet");
+    expect_error("--job --quiet",
+                 "--job needs a value; '--quiet' would be taken as one only in the "
+                 "form --job=--quiet");
     expect_error("--config", "--config needs a value");
     expect_error("--help=html", "--help=html: expected --help, --help=config or --help=man");
 }
@@ -262,7 +271,8 @@ static void wrong_environment_is_named(void **state)
 {
     (void)state;
     assert_int_equal(setenv("MUSTER_MIN_SIZE", "many", 1), 0);
-    expect_error("", "--min-size many (from MUSTER_MIN_SIZE): expected a whole number from 1 to 64");
+    expect_error("",
+                 "--min-size many (from MUSTER_MIN_SIZE): expected a whole number from 1 to 64");
 }
 
 static void expect_config_error(const char *text, const char *rest)
@@ -279,7 +289,8 @@ static void wrong_config_is_named(void **state)
     char sentence[400];
 
     (void)state;
-    expect_config_error("\nmin_size = 3\n", "2: unknown option 'min_size'; did you mean 'min-size'?");
+    expect_config_error("\nmin_size = 3\n",
+                        "2: unknown option 'min_size'; did you mean 'min-size'?");
     expect_config_error("config = x", "1: unknown option 'config'; see test --help");
     expect_config_error("min-size 3", "1: expected `name = value`, found 'min-size 3'");
     expect_config_error("seed = 1\nseed = 1", "2: 'seed' is set again; it was set in line 1");
@@ -298,12 +309,14 @@ static void unreadable_config_is_named(void **state)
     expect_error("--config /nonexistent/x", "--config /nonexistent/x: No such file or directory");
     expect_error("--config /tmp", "--config /tmp: Is a directory");
     write_config("seed = 1\n\0rate = 9\n", 19);
-    (void)snprintf(sentence, sizeof sentence, "--config %s: not a text, byte 9 is zero", config_path);
+    (void)snprintf(sentence, sizeof sentence, "--config %s: not a text, byte 9 is zero",
+                   config_path);
     expect_error("", sentence);
     assert_non_null(large);
     memset(large, '\n', (1 << 20) + 1);
     write_config(large, (1 << 20) + 1);
-    (void)snprintf(sentence, sizeof sentence, "--config %s: larger than 1048576 bytes", config_path);
+    (void)snprintf(sentence, sizeof sentence, "--config %s: larger than 1048576 bytes",
+                   config_path);
     expect_error("", sentence);
     write_config(large, 1 << 20);
     free(large);

@@ -59,7 +59,8 @@ static void clocks_agree_with_the_kernel(void **state)
     expect_same(clock_realtime_us, CLOCK_REALTIME);
 }
 
-/* Every byte of 64 sets is 0 at least once and not 0 at least once, with odds of 1 - 256 * 2^-500. */
+/* Every byte of 64 sets is 0 at least once and not 0 at least once, with odds of 1 - 256 *
+ * 2^-500. */
 static void randomness_reaches_every_byte(void **state)
 {
     uint8_t bytes[300], any[300] = {0};

@@ -1,5 +1,5 @@
-/* A program's own option table, SETTINGS_H: every row is whole, every default is a value of its row, and
- * a config file made from the sample gives the defaults again. */
+/* A program's own option table, SETTINGS_H: every row is whole, every default is a value of its
+ * row, and a config file made from the sample gives the defaults again. */
 #include SETTINGS_H
 
 #include <setjmp.h>
@@ -124,7 +124,8 @@ static void sample_gives_the_defaults_again(void **state)
     assert_int_equal(unlink(path), 0);
     for (size_t i = 0; i < settings_count; i++) {
         const struct option_spec *row = &settings_table[i];
-        const char *a = (const char *)&plain + row->offset, *b = (const char *)&sampled + row->offset;
+        const char *a = (const char *)&plain + row->offset,
+                   *b = (const char *)&sampled + row->offset;
         bool text = row->type == OPTION_TEXT || row->type == OPTION_CHOICE ||
                     row->type == OPTION_ADDRESS;
         bool same = text ? row->fallback == NULL ||

@@ -43,7 +43,8 @@ bool pattern_check(const void *data, size_t bytes, uint64_t seed)
     return true;
 }
 
-/* ---- callbacks ----------------------------------------------------------------------------------- */
+/* ---- callbacks
+ * ----------------------------------------------------------------------------------- */
 
 static void peer_cb(void *owner, uint32_t peer)
 {
@@ -138,7 +139,8 @@ static const struct comm_events events = {
     .log_cb = log_cb,
 };
 
-/* ---- opening and closing ------------------------------------------------------------------------- */
+/* ---- opening and closing
+ * ------------------------------------------------------------------------- */
 
 static void open_end(struct fixture *fixture, uint32_t index)
 {
@@ -175,7 +177,8 @@ void fixture_open(struct fixture *fixture, enum carrier carrier, uint32_t count,
         if (limits != NULL) {
             end->limits = *limits;
         }
-        /* Ids out of the order of ranks; ids of one host must differ between tests that run together. */
+        /* Ids out of the order of ranks; ids of one host must differ between tests that run
+         * together. */
         uv_random(NULL, NULL, end->id, sizeof end->id, 0, NULL);
         open_end(fixture, i);
     }
@@ -193,7 +196,8 @@ void fixture_close(struct fixture *fixture)
     comm_local_hub_free(fixture->hub);
 }
 
-/* ---- generations --------------------------------------------------------------------------------- */
+/* ---- generations
+ * --------------------------------------------------------------------------------- */
 
 struct comm_generation fixture_generation(struct fixture *fixture, uint32_t end, uint64_t number,
                                           const uint32_t *roster, uint32_t count,
@@ -251,7 +255,8 @@ enum comm_error fixture_send(struct fixture *fixture, uint32_t from, uint32_t to
                      bytes > 0 ? 2 : 0, tag);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------- */
+/* ---- waiting
+ * ------------------------------------------------------------------------------------- */
 
 static const uint64_t watchdog_ns = UINT64_C(60) * 1000 * 1000 * 1000;
 
@@ -265,8 +270,8 @@ static void close_cb(uv_handle_t *handle)
     (void)handle;
 }
 
-/* One turn of the loop that sleeps for 10 ms at most. The timer repeats: on a busy machine it is due before the loop
- * looks for events, and a timer that has rung does not end a sleep. */
+/* One turn of the loop that sleeps for 10 ms at most. The timer repeats: on a busy machine it is
+ * due before the loop looks for events, and a timer that has rung does not end a sleep. */
 static void turn(struct fixture *fixture)
 {
     uv_timer_t timer;

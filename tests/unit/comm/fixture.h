@@ -1,5 +1,6 @@
-/* Ends of a data plane under test: they write down what happens to them and check what every carrier owes
- * its owner (a place is handed back once, a tag once, frames are what their sender's buffer held). */
+/* Ends of a data plane under test: they write down what happens to them and check what every
+ * carrier owes its owner (a place is handed back once, a tag once, frames are what their sender's
+ * buffer held). */
 #ifndef MUSTER_TESTS_UNIT_COMM_FIXTURE_H
 #define MUSTER_TESTS_UNIT_COMM_FIXTURE_H
 
@@ -84,7 +85,8 @@ struct comm_generation fixture_generation(struct fixture *fixture, uint32_t end,
 /* The peer number that `to` has at `from`. */
 uint32_t fixture_peer(struct fixture *fixture, uint32_t from, uint32_t to);
 
-/* Sends bytes at data, which hold pattern(seed), as a frame with value[0] = seed. tag: see comm_send. */
+/* Sends bytes at data, which hold pattern(seed), as a frame with value[0] = seed. tag: see
+ * comm_send. */
 enum comm_error fixture_send(struct fixture *fixture, uint32_t from, uint32_t to, uint32_t kind,
                              uint64_t seed, const void *data, size_t bytes, void *tag);
 

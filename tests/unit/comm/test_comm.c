@@ -78,7 +78,8 @@ static void frames_arrive_whole_and_in_order(void **state)
     fixture_enter_all(fixture, 1, two, 2);
     for (uint32_t i = 0; i < COUNT; i++) {
         data[i] = buffer_of(sizes[i] + 1, i);
-        assert_int_equal(fixture_send(fixture, 0, 1, COMM_PIECE, i, data[i], sizes[i], &tags), COMM_OK);
+        assert_int_equal(fixture_send(fixture, 0, 1, COMM_PIECE, i, data[i], sizes[i], &tags),
+                         COMM_OK);
     }
     fixture_wait(fixture, &fixture->ends[1].arrival_count, COUNT);
     fixture_wait(fixture, &tags, COUNT);
@@ -100,12 +101,19 @@ static void every_field_of_a_header_arrives(void **state)
 {
     struct fixture *fixture = open_ends(state, 2, NULL);
     fixture_enter_all(fixture, UINT64_MAX - 1, two, 2);
-    struct comm_frame frame = {.step = UINT64_MAX,      .offset = UINT64_C(1) << 63, .length = 99,
-                               .value = {0, UINT64_MAX}, .kind = COMM_WORD,           .bucket = UINT32_MAX,
-                               .chunk = 0x01020304,      .level = 0x05060708,         .index = 0x80000000,
+    struct comm_frame frame = {.step = UINT64_MAX,
+                               .offset = UINT64_C(1) << 63,
+                               .length = 99,
+                               .value = {0, UINT64_MAX},
+                               .kind = COMM_WORD,
+                               .bucket = UINT32_MAX,
+                               .chunk = 0x01020304,
+                               .level = 0x05060708,
+                               .index = 0x80000000,
                                .flags = 0x7FFFFFFF};
-    assert_int_equal(comm_send(fixture->ends[0].comm, fixture_peer(fixture, 0, 1), &frame, NULL, 0, NULL),
-                     COMM_OK);
+    assert_int_equal(
+        comm_send(fixture->ends[0].comm, fixture_peer(fixture, 0, 1), &frame, NULL, 0, NULL),
+        COMM_OK);
     fixture_wait(fixture, &fixture->ends[1].arrival_count, 1);
     const struct comm_frame *got = &fixture->ends[1].arrivals[0].frame;
     assert_int_equal(got->number, UINT64_MAX - 1);
@@ -162,7 +170,8 @@ static void a_frame_without_a_place_is_dropped(void **state)
     close_ends(fixture);
 }
 
-/* Sends more than any socket holds, halts both, writes over the buffers at once: nobody may ever see it. */
+/* Sends more than any socket holds, halts both, writes over the buffers at once: nobody may ever
+ * see it. */
 static void halt_gives_all_buffers_back(void **state)
 {
     enum { FRAMES = 6 };
@@ -324,8 +333,8 @@ static void a_lost_peer_is_told_at_once(void **state)
     assert_int_equal(tags, 2);
     assert_int_equal(fixture->ends[0].sent[COMM_GONE] + fixture->ends[0].sent[COMM_OK], 2);
     assert_int_equal(comm_peer_at(fixture->ends[0].comm, 1), COMM_NO_PEER);
-    assert_int_equal(comm_send(fixture->ends[0].comm, gone, &(struct comm_frame){.kind = COMM_WORD}, NULL,
-                               0, NULL),
+    assert_int_equal(comm_send(fixture->ends[0].comm, gone, &(struct comm_frame){.kind = COMM_WORD},
+                               NULL, 0, NULL),
                      COMM_GONE);
     const uint32_t left[] = {0, 2};
     comm_halt(fixture->ends[0].comm);
@@ -367,8 +376,9 @@ static void what_is_wrong_is_said(void **state)
     }
     assert_int_equal(fixture_send(fixture, 0, 1, COMM_WORD, 0, NULL, 0, NULL), COMM_FULL);
     fixture_wait(fixture, &fixture->ends[1].arrival_count, 3);
-    assert_int_equal(comm_send(comm, COMM_NO_PEER, &(struct comm_frame){.kind = COMM_WORD}, NULL, 0, NULL),
-                     COMM_GONE);
+    assert_int_equal(
+        comm_send(comm, COMM_NO_PEER, &(struct comm_frame){.kind = COMM_WORD}, NULL, 0, NULL),
+        COMM_GONE);
     comm_halt(comm);
     assert_int_equal(fixture_enter(fixture, 0, 4, two, 2), COMM_OLDER);
     close_ends(fixture);
@@ -450,8 +460,8 @@ static void callbacks_may_change_the_generation(void **state)
     free(data);
 }
 
-/* Ends enter, halt, send and write over their buffers at random; every frame that arrives is whole, of the
- * generation that its receiver is in, and in order. */
+/* Ends enter, halt, send and write over their buffers at random; every frame that arrives is whole,
+ * of the generation that its receiver is in, and in order. */
 static void random_histories(void **state)
 {
     enum { ENDS = 4, BUFFERS = 16 };
@@ -490,8 +500,8 @@ static void random_histories(void **state)
             size_t some = (size_t)(random >> 20) % bytes;
             pattern_fill(data[me][j], some, random);
             busy[me][j] = 1;
-            if (fixture_send(fixture, me, to, COMM_PIECE, random, data[me][j], some, &busy[me][j]) !=
-                COMM_OK) {
+            if (fixture_send(fixture, me, to, COMM_PIECE, random, data[me][j], some,
+                             &busy[me][j]) != COMM_OK) {
                 busy[me][j] = 0;
             }
         } else {

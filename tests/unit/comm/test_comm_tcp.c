@@ -1,5 +1,5 @@
-/* comm/tcp before those who do not keep the rules: strangers, half messages, floods, members gone mad, and
- * processes that die or stand still. */
+/* comm/tcp before those who do not keep the rules: strangers, half messages, floods, members gone
+ * mad, and processes that die or stand still. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -56,7 +56,8 @@ static uint64_t strangers_of(struct fixture *fixture, uint32_t end)
     return counters.strangers;
 }
 
-/* ---- a client that says what the test wants ------------------------------------------------------- */
+/* ---- a client that says what the test wants
+ * ------------------------------------------------------- */
 
 static int raw_connect(const char *address)
 {
@@ -105,8 +106,10 @@ static void raw_wait_end(struct fixture *fixture, int fd)
     close(fd);
 }
 
-/* A member that was proven and has entered generation 1 of end 0 as a visitor; then it does as it likes. */
-static int raw_member(struct fixture *fixture, struct proof_session *session, uint8_t key[COMM_KEY_BYTES])
+/* A member that was proven and has entered generation 1 of end 0 as a visitor; then it does as it
+ * likes. */
+static int raw_member(struct fixture *fixture, struct proof_session *session,
+                      uint8_t key[COMM_KEY_BYTES])
 {
     struct comm_member members[ENDS_MAX];
     struct comm_generation generation = fixture_generation(fixture, 0, 1, alone, 1, members);
@@ -161,7 +164,8 @@ static void raw_header(int fd, const struct comm_frame *frame)
     raw_write(fd, bytes, sizeof bytes);
 }
 
-/* ---- strangers ------------------------------------------------------------------------------------ */
+/* ---- strangers
+ * ------------------------------------------------------------------------------------ */
 
 static void strangers_are_refused(void **state)
 {
@@ -235,7 +239,8 @@ static void half_a_hello_has_a_deadline(void **state)
     close_tcp(fixture);
 }
 
-/* One that speaks of a generation to come waits, no longer than the deadline, and reads nothing more. */
+/* One that speaks of a generation to come waits, no longer than the deadline, and reads nothing
+ * more. */
 static void a_hello_from_the_future_has_a_deadline(void **state)
 {
     struct comm_limits limits = short_limits();
@@ -283,7 +288,8 @@ static void a_flood_disturbs_nobody(void **state)
     close_tcp(fixture);
 }
 
-/* ---- members that cannot be reached --------------------------------------------------------------- */
+/* ---- members that cannot be reached
+ * --------------------------------------------------------------- */
 
 static void enter_with_address(struct fixture *fixture, const char *address)
 {
@@ -307,8 +313,8 @@ static struct fixture *open_dialer(const struct comm_limits *limits)
 
 static void an_unreachable_address_is_named(void **state)
 {
-    static const char *const addresses[] = {"127.0.0.1:1", "[::1]:1", "nonsense", "no-such-host.invalid:7",
-                                            ":7"};
+    static const char *const addresses[] = {"127.0.0.1:1", "[::1]:1", "nonsense",
+                                            "no-such-host.invalid:7", ":7"};
     struct comm_limits limits = short_limits();
     (void)state;
     for (unsigned i = 0; i < sizeof addresses / sizeof addresses[0]; i++) {
@@ -368,7 +374,8 @@ static void somebody_else_at_the_address_is_no_member(void **state)
                 }
             }
         }
-        assert_int_equal(fixture->ends[0].lost_why, talks ? COMM_LOST_STRANGER : COMM_LOST_UNREACHABLE);
+        assert_int_equal(fixture->ends[0].lost_why,
+                         talks ? COMM_LOST_STRANGER : COMM_LOST_UNREACHABLE);
         while (count > 0) {
             close(fds[--count]);
         }
@@ -404,8 +411,8 @@ static void a_taken_port_is_said(void **state)
     const uint8_t id[COMM_ID_BYTES] = "another one";
     (void)state;
     memset(&none, 0, sizeof none);
-    assert_int_equal(comm_tcp_open(&fixture->loop, fixture->ends[0].address, id, &none, NULL, NULL, &comm,
-                                   error, sizeof error),
+    assert_int_equal(comm_tcp_open(&fixture->loop, fixture->ends[0].address, id, &none, NULL, NULL,
+                                   &comm, error, sizeof error),
                      COMM_ADDRESS);
     assert_null(comm);
     assert_non_null(strstr(error, fixture->ends[0].address));
@@ -413,8 +420,8 @@ static void a_taken_port_is_said(void **state)
     static const char *const wrong[] = {"", "1.2.3.4", "1.2.3.4:", "1.2.3.4:99999", "1.2.3.4:-1",
                                         "::1:80", "1.2.3.4:8x", "no-such-host.invalid:0"};
     for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        assert_int_equal(comm_tcp_open(&fixture->loop, wrong[i], id, &none, NULL, NULL, &comm, error,
-                                       sizeof error),
+        assert_int_equal(comm_tcp_open(&fixture->loop, wrong[i], id, &none, NULL, NULL, &comm,
+                                       error, sizeof error),
                          COMM_ADDRESS);
         assert_non_null(strstr(error, wrong[i]));
     }
@@ -427,7 +434,8 @@ static void a_taken_port_is_said(void **state)
     close_tcp(fixture);
 }
 
-/* ---- members gone mad ----------------------------------------------------------------------------- */
+/* ---- members gone mad
+ * ----------------------------------------------------------------------------- */
 
 static void what_no_member_sends_ends_the_connection(void **state)
 {
@@ -553,8 +561,9 @@ static void who_reads_nothing_has_a_deadline(void **state)
     (void)state;
     fixture_enter_all(fixture, 1, alone, 1);
     int fd = raw_member(fixture, &session, key);
-    assert_int_equal(comm_send(fixture->ends[0].comm, fixture->ends[0].last_peer, &frame, &part, 1, &tags),
-                     COMM_OK);
+    assert_int_equal(
+        comm_send(fixture->ends[0].comm, fixture->ends[0].last_peer, &frame, &part, 1, &tags),
+        COMM_OK);
     fixture_wait(fixture, &tags, 1);
     assert_int_equal(fixture->ends[0].sent[COMM_GONE], 1);
     fixture_wait(fixture, &fixture->ends[0].lost, 1);
@@ -565,7 +574,8 @@ static void who_reads_nothing_has_a_deadline(void **state)
     close_tcp(fixture);
 }
 
-/* What lies in the socket of one who has died is still read: its last word may be what all wait for. */
+/* What lies in the socket of one who has died is still read: its last word may be what all wait
+ * for. */
 static void the_last_words_of_the_dead_are_heard(void **state)
 {
     struct fixture *fixture = open_tcp(1, NULL);
@@ -588,7 +598,8 @@ static void the_last_words_of_the_dead_are_heard(void **state)
     close_tcp(fixture);
 }
 
-/* ---- processes ------------------------------------------------------------------------------------ */
+/* ---- processes
+ * ------------------------------------------------------------------------------------ */
 
 enum { PROCESSES = 4, FRAME_BYTES = 1700000 };
 
@@ -615,7 +626,8 @@ struct process {
     uint32_t busy;                     /* frames under way */
     uint64_t number;
     uint64_t halted;
-    uint64_t seed;                     /* of data: it changes after a halt only, when nobody reads it */
+    uint64_t seed;                     /* of data: it changes after a halt only, when nobody reads
+                                          it */
 };
 
 static void process_frame(struct test_end *end, uint32_t peer, const struct comm_frame *frame)
@@ -758,8 +770,8 @@ static pid_t start_process(uint32_t me)
     return pid;
 }
 
-/* kill -9 in the middle of large frames, again and again: the others notice, go on together over the same
- * connections, the dead one's successor joins, and no frame is ever garbled. */
+/* kill -9 in the middle of large frames, again and again: the others notice, go on together over
+ * the same connections, the dead one's successor joins, and no frame is ever garbled. */
 static void processes_are_killed_and_replaced(void **state)
 {
     pid_t pids[PROCESSES];

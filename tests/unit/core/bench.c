@@ -119,7 +119,8 @@ static void step(struct bench *b, struct core_event event)
     }
 }
 
-/* An event, and the store's answers to it. A core that decides the same again and again does not end here. */
+/* An event, and the store's answers to it. A core that decides the same again and again does not
+ * end here. */
 static void happen(struct bench *b, struct core_event event)
 {
     step(b, event);

@@ -1,6 +1,6 @@
-/* A core on a bench: connections are numbers, members beat by themselves, the store answers at once unless it
- * is held, and everything that members are told is kept until it is asked for. core_check() runs after every
- * step. */
+/* A core on a bench: connections are numbers, members beat by themselves, the store answers at once
+ * unless it is held, and everything that members are told is kept until it is asked for.
+ * core_check() runs after every step. */
 #ifndef UNIT_CORE_BENCH_H
 #define UNIT_CORE_BENCH_H
 
@@ -91,9 +91,11 @@ const struct bench_heard *bench_told(const struct bench *b, core_conn conn,
                                      enum core_message_type type);
 uint32_t bench_times_told(const struct bench *b, core_conn conn, enum core_message_type type);
 struct core_job_view bench_job(const struct bench *b);
-/* State of the member of this connection's identity as status shows it, by its pid; "" = it is not there. */
+/* State of the member of this connection's identity as status shows it, by its pid; "" = it is not
+ * there. */
 const char *bench_state(const struct bench *b, uint32_t number);
-/* A job of `count` workers on nodes n1, n2 .. that all have entered generation 1; connections 1 .. count. */
+/* A job of `count` workers on nodes n1, n2 .. that all have entered generation 1; connections 1 ..
+ * count. */
 void bench_running(struct bench *b, uint32_t count, uint32_t min, uint32_t max);
 
 #endif

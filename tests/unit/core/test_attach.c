@@ -1,4 +1,5 @@
-/* Coming back: after a broken connection, after a restart of the coordinator, with an older or empty store. */
+/* Coming back: after a broken connection, after a restart of the coordinator, with an older or
+ * empty store. */
 #include "bench.h"
 
 #include <setjmp.h>
@@ -79,7 +80,8 @@ static void a_damaged_record_is_passed_over(void **state)
     bench_free(b);
 }
 
-/* An empty store: the first member that comes brings the whole list, and the others have fresh leases. */
+/* An empty store: the first member that comes brings the whole list, and the others have fresh
+ * leases. */
 static void an_empty_store_adopts_the_roster(void **state)
 {
     struct bench *b = bench_new();
@@ -106,8 +108,8 @@ static void an_empty_store_adopts_the_roster(void **state)
     bench_free(b);
 }
 
-/* Seeds 2250 and 6884 of the simulator: the store had lost the plan that the members held; they entered it, and
- * the coordinator waited for a generation that nobody was in. */
+/* Seeds 2250 and 6884 of the simulator: the store had lost the plan that the members held; they
+ * entered it, and the coordinator waited for a generation that nobody was in. */
 static void a_plan_that_the_store_lost_is_over(void **state)
 {
     struct bench *b = bench_new();

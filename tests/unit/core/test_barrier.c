@@ -1,4 +1,5 @@
-/* Barriers are released exactly once; deadlock is decided, with a sentence that says who waits where. */
+/* Barriers are released exactly once; deadlock is decided, with a sentence that says who waits
+ * where. */
 #include "bench.h"
 
 #include <setjmp.h>
@@ -95,7 +96,8 @@ static void a_mismatch_is_told_from_a_deadlock(void **state)
     bench_free(b);
 }
 
-/* Members of different age count differently: each is told its own number, over several ticks if need be. */
+/* Members of different age count differently: each is told its own number, over several ticks if
+ * need be. */
 static void different_numbers_are_all_released(void **state)
 {
     struct bench *b = bench_new();
@@ -140,8 +142,8 @@ static void the_end_of_a_generation_returns_those_who_wait(void **state)
     bench_free(b);
 }
 
-/* Found by puppets in the simulator: three of four had entered the plan, and as many as the older generation had
- * were taken for all. */
+/* Found by puppets in the simulator: three of four had entered the plan, and as many as the older
+ * generation had were taken for all. */
 static void a_plan_that_all_have_not_entered_releases_nobody(void **state)
 {
     struct bench *b = bench_new();

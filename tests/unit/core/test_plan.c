@@ -90,8 +90,8 @@ static void fewer_than_min_pauses_by_plan(void **state)
     bench_free(b);
 }
 
-/* Seed 990 of the simulator: the leaver was chosen beside its relief, the plan never stood, and the core made
- * plans until it died. */
+/* Seed 990 of the simulator: the leaver was chosen beside its relief, the plan never stood, and the
+ * core made plans until it died. */
 static void all_leave_and_their_relief_is_in_step(void **state)
 {
     struct bench *b = bench_new();
@@ -113,8 +113,8 @@ static void all_leave_and_their_relief_is_in_step(void **state)
     bench_free(b);
 }
 
-/* Seed 7398 of the simulator: who missed a peer said so in the plan's generation, and it was forgotten when the
- * last member had entered it. */
+/* Seed 7398 of the simulator: who missed a peer said so in the plan's generation, and it was
+ * forgotten when the last member had entered it. */
 static void a_broken_pair_of_the_plan_is_not_forgotten(void **state)
 {
     struct bench *b = bench_new();

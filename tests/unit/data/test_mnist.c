@@ -1,4 +1,5 @@
-/* Data that is whole is read to the last byte; data that is not is refused with the file and the reason. */
+/* Data that is whole is read to the last byte; data that is not is refused with the file and the
+ * reason. */
 #include "data/mnist.h"
 #include "unit/data/idx.h"
 
@@ -163,8 +164,8 @@ static void labels_are_checked(void **state)
     refused_with(IDX_TEST_LABELS, &file, "label 255 of sample 0");
 }
 
-/* A cut at every length, and 200 flipped bits: refused, or (in parts of gzip's header that mean nothing) the
- * same content. */
+/* A cut at every length, and 200 flipped bits: refused, or (in parts of gzip's header that mean
+ * nothing) the same content. */
 static void damaged_archives_are_refused(void **state)
 {
     const char *name = IDX_TRAIN_LABELS ".gz";

@@ -1,5 +1,5 @@
-/* The order of samples: a permutation for every size, another one for every epoch and seed, and with the
- * arithmetic of shards every sample exactly once. */
+/* The order of samples: a permutation for every size, another one for every epoch and seed, and
+ * with the arithmetic of shards every sample exactly once. */
 #include "comm/reduce_plan.h"
 #include "data/sampler.h"
 
@@ -37,7 +37,8 @@ static void every_small_size_is_a_permutation(void **state)
 
 static void large_sizes_are_permutations(void **state)
 {
-    static const uint64_t sizes[] = {4095, 4096, 4097, 60000, 65535, 65536, 65537, 1000003, 1 << 20};
+    static const uint64_t sizes[] = {4095,  4096,  4097,    60000,  65535,
+                                     65536, 65537, 1000003, 1 << 20};
     uint8_t *seen = malloc(1 << 20);
 
     (void)state;
@@ -65,7 +66,8 @@ static unsigned equal_places(uint64_t seed_a, uint64_t epoch_a, uint64_t seed_b,
     unsigned equal = 0;
 
     for (uint64_t i = 0; i < 1000; i++)
-        equal += sampler_index(seed_a, epoch_a, 60000, i) == sampler_index(seed_b, epoch_b, 60000, i);
+        equal +=
+            sampler_index(seed_a, epoch_a, 60000, i) == sampler_index(seed_b, epoch_b, 60000, i);
     return equal;
 }
 
@@ -79,14 +81,15 @@ static void epochs_and_seeds_differ(void **state)
         for (uint64_t i = 0; i < 1000; i++)
             own += sampler_index(k, 0, 60000, i) == i;
         if (epoch > 5 || seed > 5 || both > 5 || own > 5)
-            fail_msg("k %llu: %u of 1,000 places equal in the next epoch, %u with the next seed, %u "
-                     "with both exchanged, %u in their own place", (unsigned long long)k, epoch, seed,
-                     both, own);
+            fail_msg(
+                "k %llu: %u of 1,000 places equal in the next epoch, %u with the next seed, %u "
+                "with both exchanged, %u in their own place",
+                (unsigned long long)k, epoch, seed, both, own);
     }
 }
 
-/* Places and samples in 16 x 16 cells: chi-square with 225 degrees of freedom, mean 225, deviation 21. The
- * sum of 20 orders has mean 4,500 and deviation 95; six deviations are allowed. */
+/* Places and samples in 16 x 16 cells: chi-square with 225 degrees of freedom, mean 225, deviation
+ * 21. The sum of 20 orders has mean 4,500 and deviation 95; six deviations are allowed. */
 static void samples_scatter_evenly(void **state)
 {
     double sum = 0;
@@ -107,7 +110,8 @@ static void samples_scatter_evenly(void **state)
         fail_msg("chi-square %.0f, expected 4,500 +- 570", sum);
 }
 
-/* Neighbours in the order are not neighbours in the data: the distance of two is n/3 in the mean. */
+/* Neighbours in the order are not neighbours in the data: the distance of two is n/3 in the
+ * mean. */
 static void neighbours_part(void **state)
 {
     const uint64_t n = 60000;
@@ -135,7 +139,8 @@ static void once_per_epoch(const struct plan_shape *shape, uint8_t *seen)
         memset(seen, 0, shape->samples);
         for (uint64_t step = epoch * per_epoch; step < (epoch + 1) * per_epoch; step++)
             for (uint32_t shard = 0; shard < shape->shards; shard++) {
-                uint64_t first = ((step % per_epoch) * shape->shards + shard) * shape->shard_samples;
+                uint64_t first =
+                    ((step % per_epoch) * shape->shards + shard) * shape->shard_samples;
                 uint32_t real = plan_shard_real(shape, step, shard);
 
                 for (uint32_t j = 0; j < real; j++)

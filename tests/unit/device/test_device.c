@@ -1,5 +1,6 @@
-/* Every op of the CPU device against the reference, forward and backward, over odd shapes; the reference
- * against finite differences; guard bytes round every buffer; the same bits on every thread. */
+/* Every op of the CPU device against the reference, forward and backward, over odd shapes; the
+ * reference against finite differences; guard bytes round every buffer; the same bits on every
+ * thread. */
 #include "device/device.h"
 
 #include <math.h>
@@ -104,7 +105,8 @@ static void assert_close(const char *what, const float *a, const float *b, size_
         size += (double)b[i] * b[i];
     }
     if (sqrt(difference) > limit * (sqrt(size) + 1e-6))
-        fail_msg("%s: relative L2 difference %g > %g", what, sqrt(difference / (size + 1e-12)), limit);
+        fail_msg("%s: relative L2 difference %g > %g", what, sqrt(difference / (size + 1e-12)),
+                 limit);
 }
 
 /* Two layers of one kind of shape on both devices, from the same values. */
@@ -157,10 +159,14 @@ static void compare_layers(const struct device_layer_spec *specs, int count)
 static void test_convolutions(void **state)
 {
     static const struct device_layer_spec shapes[] = {
-        {DEVICE_CONV_RELU_POOL, 1, 1, 1, 4, 4, 0, 0},    {DEVICE_CONV_RELU_POOL, 3, 1, 5, 7, 9, 0, 0},
-        {DEVICE_CONV_RELU_POOL, 2, 3, 17, 8, 5, 0, 0},   {DEVICE_CONV_RELU_POOL, 5, 16, 32, 13, 13, 0, 0},
-        {DEVICE_CONV_RELU_POOL, 3, 1, 16, 7, 9, 0, 0},   {DEVICE_CONV_RELU_POOL, 2, 1, 48, 11, 6, 0, 0},
-        {DEVICE_CONV_RELU_POOL, 2, 33, 16, 6, 11, 0, 0}, {DEVICE_CONV_RELU_POOL, 4, 1, 32, 28, 28, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 1, 1, 1, 4, 4, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 3, 1, 5, 7, 9, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 2, 3, 17, 8, 5, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 5, 16, 32, 13, 13, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 3, 1, 16, 7, 9, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 2, 1, 48, 11, 6, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 2, 33, 16, 6, 11, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 4, 1, 32, 28, 28, 0, 0},
     };
 
     (void)state;

@@ -86,7 +86,7 @@ static void limits_by_state_and_type(void **state)
         enum frame_state allowed;
         uint32_t limit;
     } rows[] = {
-#define BY_MEMBER(t)                     ((t) == FRAME_HELLO ? FRAME_STATE_STRANGER : FRAME_STATE_MEMBER)
+#define BY_MEMBER(t) ((t) == FRAME_HELLO ? FRAME_STATE_STRANGER : FRAME_STATE_MEMBER)
 #define BY_COORDINATOR(t)                FRAME_STATE_COORDINATOR
 #define ROW(name, number, sender, limit) {number, BY_##sender(number), limit},
         FRAME_TYPES(ROW)

@@ -79,8 +79,10 @@ static void names_are_escaped(void **state)
     json_t *root;
 
     (void)state;
-    (void)bench_hello(b, (struct bench_hello){.node = "n1", .job = "a\"b\\c\nd", .min = 2, .max = 2});
-    assert_string_equal(json_string_value(json_object_get(only_job(b, &root), "name")), "a\"b\\c\nd");
+    (void)bench_hello(b,
+                      (struct bench_hello){.node = "n1", .job = "a\"b\\c\nd", .min = 2, .max = 2});
+    assert_string_equal(json_string_value(json_object_get(only_job(b, &root), "name")),
+                        "a\"b\\c\nd");
     json_decref(root);
     page = page_of(b, "/metrics");
     assert_non_null(strstr(page.body, "\nmuster_step{job=\"a\\\"b\\\\c\\nd\"} 0\n"));

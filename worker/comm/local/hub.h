@@ -1,9 +1,11 @@
 /* Inside of comm/local: the hub and its mailboxes. Private to this folder.
  *
  * Invariants
- *   1. Everything in struct hub_* is read and written under the hub's mutex; no callback runs under it.
- *   2. A message lies in exactly one list: of a mailbox, or `done` of its sender. Its parts may be read only
- *      while it lies in a mailbox: who takes it out (its sender's halt, its receiver's copy) holds the mutex. */
+ *   1. Everything in struct hub_* is read and written under the hub's mutex; no callback runs under
+ *      it.
+ *   2. A message lies in exactly one list: of a mailbox, or `done` of its sender. Its parts may be
+ *      read only while it lies in a mailbox: who takes it out (its sender's halt, its receiver's
+ *      copy) holds the mutex. */
 #ifndef MUSTER_COMM_LOCAL_HUB_H
 #define MUSTER_COMM_LOCAL_HUB_H
 
@@ -67,14 +69,16 @@ struct hub_message *hub_pop(struct hub_list *list);
 struct hub_seat *hub_find(struct comm_local_hub *hub, const uint8_t id[COMM_ID_BYTES]);
 struct hub_mailbox *hub_box(struct hub_seat *seat, const uint8_t from[COMM_ID_BYTES]);
 
-/* Takes the message; wakes the receiver. false: nobody with this id is open (the message is freed). */
+/* Takes the message; wakes the receiver. false: nobody with this id is open (the message is
+ * freed). */
 bool hub_post(struct comm_local_hub *hub, const uint8_t from[COMM_ID_BYTES],
               const uint8_t to[COMM_ID_BYTES], struct hub_message *message);
 
 /* A message is over: its sender learns the result, if it still sits. Frees it otherwise. */
 void hub_finish(struct comm_local_hub *hub, struct hub_message *message, enum comm_error result);
 
-/* Ends what lies in the box but the messages to keep: frames are finished with the result, and ENTERs freed. */
+/* Ends what lies in the box but the messages to keep: frames are finished with the result, and
+ * ENTERs freed. */
 void hub_cut(struct comm_local_hub *hub, struct hub_mailbox *box, bool keep_enters,
              enum comm_error result);
 

@@ -1,11 +1,13 @@
-/* An end in a process: what comm/tcp does with sockets is done here with mailboxes, by the same rules.
+/* An end in a process: what comm/tcp does with sockets is done here with mailboxes, by the same
+ * rules.
  *
  * Invariants
- *   1. The peers of an end belong to its loop's thread alone; other threads reach it through its seat.
- *   2. A frame is copied once, by its receiver, under the hub's mutex, straight into the place. Its sender's
- *      halt takes the same mutex: so a frame is whole or not there.
- *   3. ENTER is posted to every peer in every generation entered; a frame is taken only from who has entered
- *      the same generation with the same key. */
+ *   1. The peers of an end belong to its loop's thread alone; other threads reach it through its
+ *      seat.
+ *   2. A frame is copied once, by its receiver, under the hub's mutex, straight into the place. Its
+ *      sender's halt takes the same mutex: so a frame is whole or not there.
+ *   3. ENTER is posted to every peer in every generation entered; a frame is taken only from who
+ *      has entered the same generation with the same key. */
 #include "comm/local/local.h"
 
 #include <stdio.h>
@@ -63,7 +65,8 @@ static struct local_end *end_of(struct comm *comm)
     return (struct local_end *)comm;
 }
 
-/* ---- peers --------------------------------------------------------------------------------------- */
+/* ---- peers
+ * --------------------------------------------------------------------------------------- */
 
 static struct local_peer *peer_find(struct local_end *end, const uint8_t id[COMM_ID_BYTES])
 {
@@ -220,9 +223,11 @@ static void lose(struct local_end *end, uint32_t handle, enum comm_loss why, con
     bool visitor = peer->member.rank == COMM_VISITOR;
     bool told = peer->state == PEER_ANNOUNCED || !visitor;
     if (visitor) {
-        snprintf(text, sizeof text, "joiner %02x%02x: %s", peer->member.id[0], peer->member.id[1], cause);
+        snprintf(text, sizeof text, "joiner %02x%02x: %s", peer->member.id[0], peer->member.id[1],
+                 cause);
     } else {
-        snprintf(text, sizeof text, "rank %u at %s: %s", peer->member.rank, peer->member.address, cause);
+        snprintf(text, sizeof text, "rank %u at %s: %s", peer->member.rank, peer->member.address,
+                 cause);
     }
     peer->state = PEER_LOST;
     deliver(end);
@@ -235,7 +240,8 @@ static void lose(struct local_end *end, uint32_t handle, enum comm_loss why, con
     }
 }
 
-/* ---- receiving ----------------------------------------------------------------------------------- */
+/* ---- receiving
+ * ----------------------------------------------------------------------------------- */
 
 static void take_end(struct local_end *end, struct local_peer *peer)
 {
@@ -243,7 +249,8 @@ static void take_end(struct local_end *end, struct local_peer *peer)
         return;
     }
     if (peer->state == PEER_WAITING && peer->member.rank != COMM_VISITOR) {
-        peer->posted = false; /* nothing of this generation can have been lost: the timer tries again */
+        peer->posted = false; /* nothing of this generation can have been lost: the timer tries
+                                 again */
         return;
     }
     lose(end, peer->handle, COMM_LOST_CLOSED, "it closed the connection");
@@ -294,7 +301,8 @@ static struct hub_message *first_of(struct local_end *end, struct hub_mailbox *b
     struct hub_message *message = box->list.first;
     if (message != NULL && message->kind == MESSAGE_FRAME) {
         message = NULL;
-    } else if (message != NULL && (message->kind == MESSAGE_END || !is_newer(end, &message->frame))) {
+    } else if (message != NULL &&
+               (message->kind == MESSAGE_END || !is_newer(end, &message->frame))) {
         hub_pop(&box->list);
     } else {
         message = NULL;
@@ -413,7 +421,8 @@ static void timer_cb(uv_timer_t *timer)
     bool late = uv_now(end->loop) >= end->deadline_ms;
     for (uint32_t i = 0; late && end->running && i < end->peer_count; i++) {
         if (end->peers[i].state == PEER_WAITING && !end->peers[i].posted) {
-            lose(end, end->peers[i].handle, COMM_LOST_UNREACHABLE, "nobody of our generation is there");
+            lose(end, end->peers[i].handle, COMM_LOST_UNREACHABLE,
+                 "nobody of our generation is there");
         }
     }
     post_enters(end);
@@ -422,7 +431,8 @@ static void timer_cb(uv_timer_t *timer)
     }
 }
 
-/* ---- the vtable ---------------------------------------------------------------------------------- */
+/* ---- the vtable
+ * ---------------------------------------------------------------------------------- */
 
 static void address_op(struct comm *comm, char *text, size_t text_bytes)
 {

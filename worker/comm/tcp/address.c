@@ -69,7 +69,8 @@ void address_text(const struct sockaddr_storage *address, char *text, size_t tex
     memcpy(&v4, address, sizeof v4);
     memcpy(&v6, address, sizeof v6);
     bool is_v6 = address->ss_family == AF_INET6;
-    bool all = is_v6 ? IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr) : v4.sin_addr.s_addr == htonl(INADDR_ANY);
+    bool all =
+        is_v6 ? IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr) : v4.sin_addr.s_addr == htonl(INADDR_ANY);
     unsigned port = ntohs(is_v6 ? v6.sin6_port : v4.sin_port);
     if (all) {
         snprintf(text, text_bytes, ":%u", port);
@@ -84,7 +85,8 @@ void address_text(const struct sockaddr_storage *address, char *text, size_t tex
 
 socklen_t address_bytes(const struct sockaddr_storage *address)
 {
-    return address->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    return address->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                          : sizeof(struct sockaddr_in);
 }
 
 socklen_t address_unix(const uint8_t id[COMM_ID_BYTES], struct sockaddr_un *out)

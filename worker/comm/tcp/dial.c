@@ -1,8 +1,9 @@
-/* Connecting to a member: its Unix socket if it is on this host, then its address by TCP, again and again
- * with growing pauses until it is reached or the deadline has passed (peer.c watches that).
+/* Connecting to a member: its Unix socket if it is on this host, then its address by TCP, again and
+ * again with growing pauses until it is reached or the deadline has passed (peer.c watches that).
  *
  * Invariants
- *   1. At most one attempt is under way: a look-up, or a link in LINK_CONNECTING or LINK_WANT_ANSWER.
+ *   1. At most one attempt is under way: a look-up, or a link in LINK_CONNECTING or
+ *      LINK_WANT_ANSWER.
  *   2. The attempt knows its peer and the peer its attempt; whoever ends it cuts both. */
 #include "comm/tcp/end.h"
 
@@ -136,7 +137,8 @@ static void resolved_cb(uv_getaddrinfo_t *request, int status, struct addrinfo *
     tcp_handle_closed(end);
 }
 
-static void resolve_name(struct tcp_end *end, struct tcp_peer *peer, const struct address_parts *parts)
+static void resolve_name(struct tcp_end *end, struct tcp_peer *peer,
+                         const struct address_parts *parts)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     char port[8];
@@ -150,7 +152,8 @@ static void resolve_name(struct tcp_end *end, struct tcp_peer *peer, const struc
     resolve->end = end;
     resolve->peer = peer;
     resolve->request.data = resolve;
-    int error = uv_getaddrinfo(end->loop, &resolve->request, resolved_cb, parts->host, port, &hints);
+    int error =
+        uv_getaddrinfo(end->loop, &resolve->request, resolved_cb, parts->host, port, &hints);
     if (error != 0) {
         free(resolve);
         note(&peer->dial, uv_strerror(error));
@@ -194,7 +197,8 @@ void tcp_dial_tick(struct tcp_end *end, struct tcp_peer *peer, uint64_t now_ms)
     }
 }
 
-/* The attempt that the link was is over. What is left to try is tried at once: TCP, another address. */
+/* The attempt that the link was is over. What is left to try is tried at once: TCP, another
+ * address. */
 void tcp_dial_failed(struct tcp_end *end, struct tcp_link *link, const char *cause)
 {
     struct tcp_peer *peer = link->peer;

@@ -28,7 +28,8 @@ struct tcp_end;
 struct tcp_peer;
 struct tcp_link;
 
-/* A message on its way out: a frame of the owner, or one of the carrier's own (no payload, no trailer). */
+/* A message on its way out: a frame of the owner, or one of the carrier's own (no payload, no
+ * trailer). */
 struct tcp_out {
     struct tcp_out *next;
     void *tag;               /* the owner's; NULL: nobody wants to know */
@@ -59,7 +60,8 @@ enum link_state {
     LINK_WANT_HELLO,  /* accepted (held: its HELLO is of a generation that we have not entered) */
     LINK_WANT_PROOF,  /* accepted; ANSWER sent */
     LINK_OPEN,        /* proven; belongs to a peer */
-    LINK_DRAINING,    /* its peer has departed: what is queued leaves, what arrives is thrown away */
+    LINK_DRAINING,    /* its peer has departed: what is queued leaves, what arrives is thrown
+                         away */
     LINK_CLOSED       /* waits for libuv to let go of it */
 };
 
@@ -69,7 +71,8 @@ enum link_stage {
     STAGE_TRAILER
 };
 
-/* One socket. Lives until libuv has closed its poll handle, so a pointer stays good inside a callback. */
+/* One socket. Lives until libuv has closed its poll handle, so a pointer stays good inside a
+ * callback. */
 struct tcp_link {
     uv_poll_t poll;
     struct tcp_end *end;

@@ -1,10 +1,12 @@
-/* HELLO, ANSWER, PROOF: both sides prove that they hold the key of the generation, before anything else is
- * believed. And ENTER, which proves the same of each later generation over a connection that stays.
+/* HELLO, ANSWER, PROOF: both sides prove that they hold the key of the generation, before anything
+ * else is believed. And ENTER, which proves the same of each later generation over a connection
+ * that stays.
  *
  * Invariants
- *   1. The key is never sent; each proof covers both random challenges, both ids and its sender's side.
- *   2. An accepted link has no effect on any peer before its PROOF is checked, except that a dial of our own
- *      to the same member gives way to it when its id is the smaller one.
+ *   1. The key is never sent; each proof covers both random challenges, both ids and its sender's
+ *      side.
+ *   2. An accepted link has no effect on any peer before its PROOF is checked, except that a dial
+ *      of our own to the same member gives way to it when its id is the smaller one.
  *   3. Of two ends that dial each other, the smaller id's connection is the one that stays. */
 #include "comm/tcp/end.h"
 
@@ -22,7 +24,8 @@ static const uint8_t *input_take(struct tcp_link *link, uint32_t bytes)
     return at;
 }
 
-/* ---- dialer ------------------------------------------------------------------------------------ */
+/* ---- dialer
+ * ------------------------------------------------------------------------------------ */
 
 void tcp_handshake_hello(struct tcp_link *link)
 {
@@ -94,7 +97,8 @@ static void take_answer(struct tcp_link *link)
     tcp_peer_linked(link->end, link->peer, link);
 }
 
-/* ---- acceptor ---------------------------------------------------------------------------------- */
+/* ---- acceptor
+ * ---------------------------------------------------------------------------------- */
 
 /* May the one who says it is `from` come in? What it says is not proven yet. */
 static enum wire_answer judge(struct tcp_end *end, const struct wire_hello *hello)
@@ -135,7 +139,8 @@ static void refuse(struct tcp_link *link, enum wire_answer code)
     struct wire_answer_message answer = {.code = code};
     if (code != WIRE_ANSWER_OLDER && code != WIRE_ANSWER_BUSY) {
         link->end->counters.strangers++;
-        tcp_log(link->end, "data plane: refused a connection: told it \"%s\"", wire_answer_text(code));
+        tcp_log(link->end, "data plane: refused a connection: told it \"%s\"",
+                wire_answer_text(code));
     }
     send_answer(link, &answer);
     tcp_send_flush(link);
@@ -196,7 +201,8 @@ static struct tcp_peer *claim_peer(struct tcp_link *link)
     struct tcp_end *end = link->end;
     struct tcp_peer *peer = tcp_peer_find(end, link->session.dialer);
     if (peer != NULL && peer->state == PEER_ANNOUNCED) {
-        /* Frames of this generation may be lost with the old connection: that cannot be repaired here. */
+        /* Frames of this generation may be lost with the old connection: that cannot be repaired
+         * here. */
         tcp_peer_lost(end, peer, COMM_LOST_CLOSED, "it connected anew");
         peer = tcp_peer_find(end, link->session.dialer);
     }
@@ -223,7 +229,8 @@ static void take_proof(struct tcp_link *link)
     }
     if (!wire_get_proof(input_take(link, WIRE_PROOF_MESSAGE_BYTES), proof) ||
         !proof_check(link->key, PROOF_DIALER, link->number, link->nonce, &link->session, proof)) {
-        tcp_link_failed(link, COMM_LOST_STRANGER, "it cannot prove that it knows the generation's key");
+        tcp_link_failed(link, COMM_LOST_STRANGER,
+                        "it cannot prove that it knows the generation's key");
         return;
     }
     struct tcp_peer *peer = claim_peer(link);
@@ -243,7 +250,8 @@ void tcp_handshake_input(struct tcp_link *link)
     }
 }
 
-/* ---- the next generation over the same connection ------------------------------------------------ */
+/* ---- the next generation over the same connection
+ * ------------------------------------------------ */
 
 void tcp_handshake_enter(struct tcp_end *end, struct tcp_link *link)
 {

@@ -1,7 +1,8 @@
 /* One socket: its poll handle, its state, its end.
  *
  * Invariants
- *   1. The descriptor is closed at once when the link is; the memory goes when libuv lets go of the handle.
+ *   1. The descriptor is closed at once when the link is; the memory goes when libuv lets go of the
+ *      handle.
  *   2. A link that is closed has no queue, no place and no peer. */
 #include "comm/tcp/end.h"
 
@@ -13,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Of a Unix socket: large enough that two processes work at the same time, small enough to stay in a cache. */
+/* Of a Unix socket: large enough that two processes work at the same time, small enough to stay in
+ * a cache. */
 #define LOCAL_BUFFER_BYTES (512 * 1024)
 #define DRAIN_MS 5000 /* what is queued for one who has departed must leave within this time */
 
@@ -35,7 +37,8 @@ static void closed_cb(uv_handle_t *handle)
     tcp_handle_closed(end);
 }
 
-/* An error is pending on the socket (libuv stops polling then), or it ended: read what is left of it. */
+/* An error is pending on the socket (libuv stops polling then), or it ended: read what is left of
+ * it. */
 static void ended(struct tcp_link *link)
 {
     int error = 0;

@@ -1,11 +1,11 @@
 /* Whom an end knows: the members of its generation and its visitors, each at most once.
  *
  * Invariants
- *   1. Every member of the generation but me has a peer, whatever its state; other peers are visitors, and
- *      have a proven link.
+ *   1. Every member of the generation but me has a peer, whatever its state; other peers are
+ *      visitors, and have a proven link.
  *   2. A peer is announced once in a generation, when both sides have proven its key over the link.
- *   3. lost_cb is called at most once for a peer in a generation; a link that ends before the peer was
- *      announced has carried no frame of the generation and is simply made again. */
+ *   3. lost_cb is called at most once for a peer in a generation; a link that ends before the peer
+ *      was announced has carried no frame of the generation and is simply made again. */
 #include "comm/tcp/end.h"
 
 #include <openssl/crypto.h>
@@ -193,7 +193,8 @@ void tcp_peer_tick(struct tcp_end *end, struct tcp_peer *peer, uint64_t now_ms)
     }
 }
 
-/* ---- a new list of members ----------------------------------------------------------------------- */
+/* ---- a new list of members
+ * ----------------------------------------------------------------------- */
 
 /* A peer for each member; those added are marked so that they can be taken back. */
 static enum comm_error find_peers(struct tcp_end *end, const struct comm_generation *generation,
@@ -248,7 +249,8 @@ static void settle_outsider(struct tcp_end *end, struct tcp_peer *peer)
     tcp_peer_remove(end, peer);
 }
 
-static void settle_member(struct tcp_end *end, struct tcp_peer *peer, const struct comm_member *member)
+static void settle_member(struct tcp_end *end, struct tcp_peer *peer,
+                          const struct comm_member *member)
 {
     end->visitor_count -= peer->member.rank == COMM_VISITOR;
     peer->member = *member;

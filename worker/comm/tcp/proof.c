@@ -1,5 +1,5 @@
-/* The text under the HMAC is a label, purpose, generation, both ids and both challenges, all of fixed size:
- * no two different sessions give the same text. RFC 2104 by libcrypto. */
+/* The text under the HMAC is a label, purpose, generation, both ids and both challenges, all of
+ * fixed size: no two different sessions give the same text. RFC 2104 by libcrypto. */
 #include "comm/tcp/proof.h"
 
 #include <openssl/crypto.h>
@@ -34,7 +34,8 @@ bool proof_challenge(uint8_t challenge[WIRE_CHALLENGE_BYTES])
 }
 
 bool proof_make(const uint8_t key[COMM_KEY_BYTES], enum proof_purpose purpose, uint64_t number,
-                uint64_t nonce, const struct proof_session *session, uint8_t proof[WIRE_PROOF_BYTES])
+                uint64_t nonce, const struct proof_session *session,
+                uint8_t proof[WIRE_PROOF_BYTES])
 {
     struct proof_text text;
     memcpy(text.label, label, sizeof label);
@@ -43,8 +44,8 @@ bool proof_make(const uint8_t key[COMM_KEY_BYTES], enum proof_purpose purpose, u
     put64(text.nonce, nonce);
     text.session = *session;
     unsigned length = 0;
-    const uint8_t *made = HMAC(EVP_sha256(), key, COMM_KEY_BYTES, (const uint8_t *)&text, sizeof text,
-                               proof, &length);
+    const uint8_t *made = HMAC(EVP_sha256(), key, COMM_KEY_BYTES, (const uint8_t *)&text,
+                               sizeof text, proof, &length);
     return made != NULL && length == WIRE_PROOF_BYTES;
 }
 

@@ -8,7 +8,8 @@
 
 #include "comm/tcp/wire.h"
 
-/* What a proof is bound to. A proof made for one purpose, side, pair or connection is none for another. */
+/* What a proof is bound to. A proof made for one purpose, side, pair or connection is none for
+ * another. */
 enum proof_purpose {
     PROOF_ACCEPTOR, /* ANSWER */
     PROOF_DIALER,   /* PROOF */
@@ -26,7 +27,8 @@ struct proof_session {
 /* false: libcrypto failed. */
 bool proof_challenge(uint8_t challenge[WIRE_CHALLENGE_BYTES]);
 bool proof_make(const uint8_t key[COMM_KEY_BYTES], enum proof_purpose purpose, uint64_t number,
-                uint64_t nonce, const struct proof_session *session, uint8_t proof[WIRE_PROOF_BYTES]);
+                uint64_t nonce, const struct proof_session *session,
+                uint8_t proof[WIRE_PROOF_BYTES]);
 
 /* Compares in constant time. */
 bool proof_check(const uint8_t key[COMM_KEY_BYTES], enum proof_purpose purpose, uint64_t number,

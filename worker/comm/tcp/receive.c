@@ -1,11 +1,12 @@
 /* Bytes into frames.
  *
  * Invariants
- *   1. A payload is received straight into the place its owner named; only what was read ahead together with
- *      a header (less than LINK_INPUT_BYTES) is copied.
- *   2. Nothing is allocated for what arrives, and a header is checked in full before it has any effect.
- *   3. Between two callbacks the link is in a state that any function of comm.h may find: after each callback
- *      the state is looked at anew. */
+ *   1. A payload is received straight into the place its owner named; only what was read ahead
+ *      together with a header (less than LINK_INPUT_BYTES) is copied.
+ *   2. Nothing is allocated for what arrives, and a header is checked in full before it has any
+ *      effect.
+ *   3. Between two callbacks the link is in a state that any function of comm.h may find: after
+ *      each callback the state is looked at anew. */
 #include "comm/tcp/end.h"
 
 #include <errno.h>
@@ -120,7 +121,8 @@ static bool take_header(struct tcp_link *link)
     if (input_bytes(link) < WIRE_HEADER_BYTES) {
         return false;
     }
-    const char *fault = wire_get_header(at, &frame) ? frame_fault(link, &frame) : "what is no frame";
+    const char *fault =
+        wire_get_header(at, &frame) ? frame_fault(link, &frame) : "what is no frame";
     if (fault != NULL) {
         tcp_link_failed(link, COMM_LOST_PROTOCOL, fault);
         return false;
@@ -144,7 +146,8 @@ static bool take_header(struct tcp_link *link)
         return true;
     }
     if (!tcp_handshake_check_enter(link, at + WIRE_HEADER_BYTES)) {
-        tcp_link_failed(link, COMM_LOST_STRANGER, "it cannot prove that it knows the generation's key");
+        tcp_link_failed(link, COMM_LOST_STRANGER,
+                        "it cannot prove that it knows the generation's key");
         return false;
     }
     tcp_peer_entered(link->end, link->peer);
@@ -218,7 +221,8 @@ void tcp_receive_parse(struct tcp_link *link)
     }
 }
 
-/* Where the next bytes go: the rest of the payload, then the input. Returns the number of buffers. */
+/* Where the next bytes go: the rest of the payload, then the input. Returns the number of
+ * buffers. */
 static unsigned receive_buffers(struct tcp_link *link, struct iovec iov[RECEIVE_PARTS],
                                 uint64_t *payload_bytes, uint64_t *total_bytes)
 {

@@ -2,10 +2,11 @@
  *
  * Invariants
  *   1. Only the first message of a queue may be half written.
- *   2. A message that the kernel has begun to take is written to its full length, whatever happens; what
- *      changes is where its bytes come from (the owner's parts, or zeros) and what its trailer says.
- *   3. A message is in exactly one queue: of a link, `done` (sent_cb is due) or `spare`. sent_cb is called
- *      once for each tag, and never while a queue is walked. */
+ *   2. A message that the kernel has begun to take is written to its full length, whatever happens;
+ *      what changes is where its bytes come from (the owner's parts, or zeros) and what its trailer
+ *      says.
+ *   3. A message is in exactly one queue: of a link, `done` (sent_cb is due) or `spare`. sent_cb is
+ *      called once for each tag, and never while a queue is walked. */
 #include "comm/tcp/end.h"
 
 #include <errno.h>
@@ -15,9 +16,11 @@
 #include <sys/uio.h>
 
 #define GATHER_PARTS 64                    /* buffers of one system call */
-#define GATHER_BYTES (UINT64_C(1) << 20)   /* bytes of one system call: then others get their turn */
+#define GATHER_BYTES (UINT64_C(1) << 20)   /* bytes of one system call: then others get their
+                                              turn */
 #define FLUSH_BYTES (UINT64_C(4) << 20)    /* bytes of one link in one turn */
-#define FLUSH_ROUNDS 4                     /* times that callbacks may add messages before the loop sleeps */
+#define FLUSH_ROUNDS 4                     /* times that callbacks may add messages before the loop
+                                              sleeps */
 
 static const uint8_t zeros[SCRATCH_BYTES];
 
@@ -92,7 +95,8 @@ void tcp_send_own(struct tcp_link *link, const uint8_t *bytes, uint32_t count)
 {
     struct tcp_out *out = out_new(link->end);
     if (out == NULL) {
-        /* The other side runs into its deadline and says so: the only symptom that is left to us. */
+        /* The other side runs into its deadline and says so: the only symptom that is left to
+         * us. */
         return;
     }
     out->own = true;
@@ -323,7 +327,8 @@ void tcp_send_deliver(struct tcp_end *end)
     }
 }
 
-/* Half written: the rest is zeros, unless only its trailer is missing. The parts are not touched again. */
+/* Half written: the rest is zeros, unless only its trailer is missing. The parts are not touched
+ * again. */
 static void abort_message(struct tcp_out *out)
 {
     if (out->done_bytes < out->header_bytes + out->payload_bytes) {

@@ -1,11 +1,11 @@
 /* The end: where it listens, which generation it is in, and the one tick of all deadlines.
  *
  * Invariants
- *   1. No callback of the owner runs inside comm_send, and none inside comm_enter but drop_cb for frames
- *      of those who depart: what enter makes possible happens in prepare_cb.
+ *   1. No callback of the owner runs inside comm_send, and none inside comm_enter but drop_cb for
+ *      frames of those who depart: what enter makes possible happens in prepare_cb.
  *   2. `number` never falls; running says whether that generation is still on.
- *   3. A gap between two ticks (the process was stopped) moves every deadline by the gap: we must not
- *      accuse others of our own absence. */
+ *   3. A gap between two ticks (the process was stopped) moves every deadline by the gap: we must
+ *      not accuse others of our own absence. */
 #include "comm/tcp/tcp.h"
 
 #include <errno.h>
@@ -80,7 +80,8 @@ static void handle_closed_cb(uv_handle_t *handle)
     tcp_handle_closed(handle->data);
 }
 
-/* ---- accepting ----------------------------------------------------------------------------------- */
+/* ---- accepting
+ * ----------------------------------------------------------------------------------- */
 
 /* Room for one more connection that has not proven itself: the oldest of them goes. */
 static void make_room(struct tcp_end *end)
@@ -145,7 +146,8 @@ static void listen_poll(struct tcp_end *end, unsigned which, bool on)
     }
 }
 
-/* ---- deadlines and the work before the loop sleeps ------------------------------------------------- */
+/* ---- deadlines and the work before the loop sleeps
+ * ------------------------------------------------- */
 
 static bool is_busy(const struct tcp_end *end)
 {
@@ -218,7 +220,8 @@ void tcp_timer_arm(struct tcp_end *end)
     }
 }
 
-/* After enter: messages that waited for this generation, members to dial, perhaps nobody else at all. */
+/* After enter: messages that waited for this generation, members to dial, perhaps nobody else at
+ * all. */
 static void wake(struct tcp_end *end)
 {
     end->wake = false;
@@ -245,7 +248,8 @@ static void prepare_cb(uv_prepare_t *prepare)
     tcp_send_deliver(end);
 }
 
-/* ---- the vtable ---------------------------------------------------------------------------------- */
+/* ---- the vtable
+ * ---------------------------------------------------------------------------------- */
 
 static void address_op(struct comm *comm, char *text, size_t text_bytes)
 {
@@ -371,13 +375,15 @@ static const struct comm_ops tcp_ops = {
     .close = close_op,
 };
 
-/* ---- opening ------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ------------------------------------------------------------------------------------- */
 
 static bool find_address(const char *listen_at, struct sockaddr_storage *address, char *error,
                          size_t error_bytes)
 {
     struct address_parts parts;
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *found = NULL;
     char port[8];
     if (!address_split(listen_at, &parts)) {
@@ -461,10 +467,10 @@ static bool start_listener(struct tcp_end *end, unsigned which)
     return true;
 }
 
-enum comm_error comm_tcp_open(uv_loop_t *loop, const char *listen_at, const uint8_t id[COMM_ID_BYTES],
-                              const struct comm_events *events, void *owner,
-                              const struct comm_limits *limits, struct comm **comm, char *error,
-                              size_t error_bytes)
+enum comm_error comm_tcp_open(uv_loop_t *loop, const char *listen_at,
+                              const uint8_t id[COMM_ID_BYTES], const struct comm_events *events,
+                              void *owner, const struct comm_limits *limits, struct comm **comm,
+                              char *error, size_t error_bytes)
 {
     struct tcp_end *end = calloc(1, sizeof *end);
     *comm = NULL;

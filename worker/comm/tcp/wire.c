@@ -63,7 +63,8 @@ const char *wire_answer_text(enum wire_answer code)
 #define SENTENCE(name, sentence) sentence,
     static const char *const texts[] = {WIRE_ANSWERS(SENTENCE)};
 #undef SENTENCE
-    return (unsigned)code < WIRE_ANSWER_COUNT ? texts[code] : "it gave an answer that does not exist";
+    return (unsigned)code < WIRE_ANSWER_COUNT ? texts[code]
+                                              : "it gave an answer that does not exist";
 }
 
 void wire_put_hello(uint8_t out[WIRE_HELLO_BYTES], const struct wire_hello *hello)

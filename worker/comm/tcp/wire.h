@@ -1,4 +1,5 @@
-/* The data plane's bytes: messages of the handshake, frame headers and trailers. Little endian, fixed sizes.
+/* The data plane's bytes: messages of the handshake, frame headers and trailers. Little endian,
+ * fixed sizes.
  *
  *   dialer                                acceptor
  *     HELLO  generation, ids, challenge  ->
@@ -9,7 +10,8 @@
  * The first frame that each side sends in a generation is ENTER, with a proof that it holds that
  * generation's key too; this is also how a connection that stays moves on to the next generation.
  *
- *   frame = header [payload trailer]     the trailer says whether the payload is whole or was aborted
+ *   frame = header [payload trailer]     the trailer says whether the payload is whole or was
+ *                                        aborted
  *   ENTER = header proof */
 #ifndef MUSTER_COMM_TCP_WIRE_H
 #define MUSTER_COMM_TCP_WIRE_H

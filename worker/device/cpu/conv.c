@@ -1,6 +1,6 @@
-/* Convolution by oneDNN's primitives, made once; ReLU and max-pool by pool.c. Between two convolutions values
- * stay in the blocked layout (nChw8c or nChw16c); plain copies are made only where a linear layer or the
- * caller looks at them. */
+/* Convolution by oneDNN's primitives, made once; ReLU and max-pool by pool.c. Between two
+ * convolutions values stay in the blocked layout (nChw8c or nChw16c); plain copies are made only
+ * where a linear layer or the caller looks at them. */
 #include "cpu.h"
 
 #include <stdio.h>
@@ -55,7 +55,8 @@ static bool ok(struct maker *m, dnnl_status_t status)
 
 static void tensor_make(struct maker *m, struct tensor *t, const dnnl_memory_desc_t *desc)
 {
-    size_t bytes = (dnnl_memory_desc_get_size(desc) + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN;
+    size_t bytes =
+        (dnnl_memory_desc_get_size(desc) + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN;
 
     if (m->status != dnnl_success)
         return;
@@ -117,7 +118,8 @@ static void make_reorder(struct maker *m, struct job *job, struct tensor *from, 
 
 static const dnnl_dims_t strides = {1, 1}, padding = {0, 0};
 
-static void make_forward(struct maker *m, dnnl_primitive_desc_t *hint, const dnnl_memory_desc_t *any)
+static void make_forward(struct maker *m, dnnl_primitive_desc_t *hint,
+                         const dnnl_memory_desc_t *any)
 {
     struct conv *c = m->c;
     dnnl_convolution_desc_t desc;
@@ -138,8 +140,8 @@ static void make_forward(struct maker *m, dnnl_primitive_desc_t *hint, const dnn
     make_reorder(m, &c->load, &c->weights_plain, &c->weights);
 }
 
-/* AVX2 has no blocked kernel for the weights of a convolution that reads one plain channel: there the library
- * chooses the layout of the gradient, and a copy is made in it. */
+/* AVX2 has no blocked kernel for the weights of a convolution that reads one plain channel: there
+ * the library chooses the layout of the gradient, and a copy is made in it. */
 static void make_back_weights(struct maker *m, dnnl_primitive_desc_t hint,
                               const dnnl_memory_desc_t *any)
 {
@@ -225,7 +227,8 @@ static void make_tensors(struct maker *m)
 #undef MAKE
 }
 
-/* ---- the first layer of grey pictures: stem.c ------------------------------------------------- */
+/* ---- the first layer of grey pictures: stem.c
+ * ------------------------------------------------- */
 
 static uint32_t block_of(const struct device_layer *layer)
 {
@@ -327,8 +330,8 @@ enum device_status conv_new(struct device_layer *layer, struct device_error *err
     if (m.status == dnnl_success && m.c->winner != NULL && stem_new(layer))
         return DEVICE_OK;
     error->status = DEVICE_LIBRARY;
-    (void)snprintf(error->text, sizeof error->text, "oneDNN: status %d while a convolution was made",
-                   (int)m.status);
+    (void)snprintf(error->text, sizeof error->text,
+                   "oneDNN: status %d while a convolution was made", (int)m.status);
     return DEVICE_LIBRARY;
 }
 
@@ -439,7 +442,8 @@ static void pool_backward(struct device_layer *layer, const float *dy)
         pool8_backward(dy, c->winner, c->ddst.data, planes_of(layer), h, w);
 }
 
-void conv_backward(struct device_layer *layer, const float *doutput, float *dparams, bool want_input)
+void conv_backward(struct device_layer *layer, const float *doutput, float *dparams,
+                   bool want_input)
 {
     const float *dy = pooled_gradient(layer, doutput);
     struct conv *c = layer->conv;

@@ -1,5 +1,6 @@
-/* The CPU device: instruction set, memory, streams, and the vtable. One thread per stream; oneDNN is told to
- * use one OpenMP thread in it, so that bits do not depend on how many streams there are. */
+/* The CPU device: instruction set, memory, streams, and the vtable. One thread per stream; oneDNN
+ * is told to use one OpenMP thread in it, so that bits do not depend on how many streams there
+ * are. */
 #include "cpu.h"
 
 #include <omp.h>

@@ -34,7 +34,8 @@ void conv_free(struct conv *conv);
 void conv_load(struct device_layer *layer, const float *params);
 void conv_forward(struct device_layer *layer, const float *input);
 const float *conv_output(struct device_layer *layer);
-void conv_backward(struct device_layer *layer, const float *doutput, float *dparams, bool want_input);
+void conv_backward(struct device_layer *layer, const float *doutput, float *dparams,
+                   bool want_input);
 const float *conv_dinput(struct device_layer *layer);
 
 /* linear.c */
@@ -59,18 +60,22 @@ void flat_bias_relu(float *x, const float *bias, uint32_t rows, uint32_t columns
 void flat_relu_mask(float *dy, const float *y, uint64_t n);
 void flat_column_sums(const float *x, uint32_t rows, uint32_t columns, float *sums);
 
-/* pool.c, once for each width: ReLU and 2x2 maximum over blocks of channels, planes of h x w pixels of one
- * block each. winner[]: 0..3 the place in the window that won, 4 when ReLU lets nothing through. */
-void pool8_forward(const float *x, float *y, int32_t *winner, uint64_t planes, uint32_t h, uint32_t w);
+/* pool.c, once for each width: ReLU and 2x2 maximum over blocks of channels, planes of h x w pixels
+ * of one block each. winner[]: 0..3 the place in the window that won, 4 when ReLU lets nothing
+ * through. */
+void pool8_forward(const float *x, float *y, int32_t *winner, uint64_t planes, uint32_t h,
+                   uint32_t w);
 void pool8_backward(const float *dy, const int32_t *winner, float *dx, uint64_t planes, uint32_t h,
                     uint32_t w);
-void pool16_forward(const float *x, float *y, int32_t *winner, uint64_t planes, uint32_t h, uint32_t w);
+void pool16_forward(const float *x, float *y, int32_t *winner, uint64_t planes, uint32_t h,
+                    uint32_t w);
 void pool16_backward(const float *dy, const int32_t *winner, float *dx, uint64_t planes, uint32_t h,
                      uint32_t w);
 
-/* stem.c, once for each width: the first convolution of grey pictures with ReLU and 2x2 maximum. Channels stand in
- * blocks; x [batch][height][width], weights [blocks][9][BLOCK], bias [blocks][BLOCK], y, dy and winner (as above)
- * [batch][blocks][(height-2)/2][(width-2)/2][BLOCK]. Gradients are written, not added to. */
+/* stem.c, once for each width: the first convolution of grey pictures with ReLU and 2x2 maximum.
+ * Channels stand in blocks; x [batch][height][width], weights [blocks][9][BLOCK], bias
+ * [blocks][BLOCK], y, dy and winner (as above) [batch][blocks][(height-2)/2][(width-2)/2][BLOCK].
+ * Gradients are written, not added to. */
 struct stem {
     uint32_t batch, blocks, height, width; /* of the input, in pixels */
 };

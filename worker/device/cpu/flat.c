@@ -1,5 +1,6 @@
-/* Loops over flat memory, written so that the compiler makes vectors of them. Element-wise float arithmetic is
- * the same in any vector width; sums have a fixed number of lanes that are written down. */
+/* Loops over flat memory, written so that the compiler makes vectors of them. Element-wise float
+ * arithmetic is the same in any vector width; sums have a fixed number of lanes that are written
+ * down. */
 #include "cpu.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
-/* y = x W^T + b by oneDNN's single-precision matrix product on plain layouts: weights are read and their
- * gradient is written in the canonical layout, without a copy. Forward makes y^T = W x^T: the library copies
- * what it reads transposed, and x is much smaller than W. */
+/* y = x W^T + b by oneDNN's single-precision matrix product on plain layouts: weights are read and
+ * their gradient is written in the canonical layout, without a copy. Forward makes y^T = W x^T: the
+ * library copies what it reads transposed, and x is much smaller than W. */
 #include "cpu.h"
 
 #include <stdlib.h>

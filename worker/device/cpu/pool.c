@@ -1,5 +1,6 @@
-/* ReLU and max-pool in one pass, and their backward in one pass that writes every value once. Compiled twice:
- * BLOCK = 8 for AVX2, 16 for AVX-512; the inner loops over a block become single instructions. */
+/* ReLU and max-pool in one pass, and their backward in one pass that writes every value once.
+ * Compiled twice: BLOCK = 8 for AVX2, 16 for AVX-512; the inner loops over a block become single
+ * instructions. */
 #include "cpu.h"
 
 #define JOIN2(a, b) a##b

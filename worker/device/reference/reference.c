@@ -1,5 +1,5 @@
-/* The specification: every op as the plainest loops that say what it means. Sums inside an op are made in
- * double, so that a faster device can be compared with it to a stated tolerance. */
+/* The specification: every op as the plainest loops that say what it means. Sums inside an op are
+ * made in double, so that a faster device can be compared with it to a stated tolerance. */
 #include "device/device.h"
 
 #include <math.h>
@@ -183,8 +183,10 @@ static void conv_forward(struct device_layer *l)
 
                     for (uint32_t c = 0; c < s->channels_in; c++)
                         for (uint32_t k = 0; k < 9; k++)
-                            sum += (double)l->input[((b * s->channels_in + c) * s->height + y + k / 3) *
-                                                        s->width + x + k % 3] *
+                            sum += (double)
+                                       l->input[((b * s->channels_in + c) * s->height + y + k / 3) *
+                                                    s->width +
+                                                x + k % 3] *
                                    l->params[(o * s->channels_in + c) * 9 + k];
                     l->before[((b * s->channels_out + o) * h + y) * w + x] = (float)sum;
                 }
