@@ -58,7 +58,8 @@ static int parse(const char *address, struct sockaddr_storage *out)
     size_t length = colon != NULL ? (size_t)(colon - address) : 0;
     long port;
 
-    if (length == 0 || length >= sizeof host)
+    if (length == 0 || length >= sizeof host || colon[1] == '\0' ||
+        colon[1 + strspn(colon + 1, "0123456789")] != '\0')
         return UV_EINVAL;
     port = strtol(colon + 1, NULL, 10);
     if (port <= 0 || port > 65535)
