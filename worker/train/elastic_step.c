@@ -1,0 +1,216 @@
+/* A step: its sums, the words that agree, the update, and what follows it. elastic.c has the
+ * invariants. */
+#include "train/elastic_private.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* ---- a step --------------------------------------------------------------------------------- */
+
+void elastic_compute_missing(struct elastic *e, struct elastic_actions *actions)
+{
+    struct plan_mask due = elastic_due_now(e), missing = plan_mask_minus(&due, &e->asked);
+    struct elastic_action *action;
+
+    if (plan_mask_empty(&missing))
+        return;
+    for (uint32_t i = 0; i < e->config.shape.shards; i++)
+        if (plan_mask_has(&missing, i))
+            plan_mask_set(&e->asked, i);
+    action = elastic_act(actions, ELASTIC_DO_COMPUTE);
+    action->step = e->applied;
+    action->shards = missing;
+}
+
+/* The log line of a generation, once the sums that had to be made anew are here. */
+static void tell_recovered(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
+{
+    struct elastic_action *action;
+
+    if (!e->recovering || e->state != ELASTIC_STATE_STEPPING || elastic_owes(e))
+        return;
+    e->recovering = false;
+    action = elastic_act(actions, ELASTIC_DO_GENERATION);
+    action->connect_us = e->connected_us - e->formed_us;
+    action->state_us = e->stepping_us - e->connected_us;
+    action->recompute_us = now_us - e->stepping_us;
+}
+
+void elastic_begin_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
+{
+    struct elastic_action *action;
+
+    e->state = ELASTIC_STATE_STEPPING;
+    e->last_words = e->applied >= e->config.steps_total;
+    if (!e->pausing)
+        elastic_compute_missing(e, actions);
+    action = elastic_act(actions, ELASTIC_DO_EXCHANGE);
+    action->step = e->applied;
+    action->plan = e->plan.number != 0 ? e->plan.number : e->generation.number;
+    action->hash = e->hash;
+    action->words_only = e->last_words || e->pausing;
+    tell_recovered(e, now_us, actions);
+}
+
+/* Connected and at the generation's step. */
+void elastic_enter_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
+{
+    struct elastic_action *action = elastic_act(actions, ELASTIC_DO_SEND_ENTERED);
+
+    assert(e->applied == e->generation.step);
+    e->entered = true;
+    e->stepping_us = now_us;
+    action->step = e->applied;
+    action->connect_us = e->connected_us - e->formed_us;
+    action->state_us = now_us - e->connected_us;
+    if (e->stop && !e->leave_sent && !e->config.alone) {
+        elastic_act(actions, ELASTIC_DO_SEND_LEAVE);
+        e->leave_sent = true;
+    }
+    elastic_begin_step(e, now_us, actions);
+}
+
+/* ---- the end of a step ---------------------------------------------------------------------- */
+
+void elastic_finish(struct elastic *e, struct elastic_actions *actions)
+{
+    e->state = ELASTIC_STATE_FINISHING;
+    if (!e->evaluated) {
+        if (!e->evaluating)
+            elastic_act(actions, ELASTIC_DO_EVALUATE);
+        e->evaluating = true; /* one is enough, however often the group forms anew meanwhile */
+        return;
+    }
+    if (e->config.saves && e->rank == 0 && !e->saved_last) {
+        elastic_save(e, actions)->last = true;
+        return;
+    }
+    if (e->config.alone)
+        elastic_leave_for_good(e, actions, 0, "");
+    else
+        elastic_act(actions, ELASTIC_DO_SEND_FINISHED)->hash = e->hash;
+}
+
+/* Words that differ: somebody's parameters are not what they should be. Nothing is applied, and the
+ * sums of this exchange are void. It is not stopped: the others shall see the same words, and say
+ * so too. */
+static void on_outvoted(struct elastic *e, const struct elastic_event *event,
+                        struct elastic_actions *actions)
+{
+    e->has_reduced = false;
+    if (!event->majority) {
+        elastic_leave_for_good(
+            e, actions, 75,
+            "the replicas differ and none has a majority: start again from the newest "
+            "checkpoint");
+        return;
+    }
+    for (uint32_t i = 0; i < event->outvoted_count; i++)
+        if (event->outvoted[i] == e->rank) {
+            elastic_leave_for_good(
+                e, actions, 75,
+                "this replica's parameters differ from the majority's: it is corrupt");
+            return;
+        }
+    for (uint32_t i = 0; i < event->outvoted_count && actions->count + 2 < ELASTIC_ACTIONS_MAX;
+         i++) {
+        struct elastic_action *action = elastic_act(actions, ELASTIC_DO_SEND_PEER_LOST);
+
+        action->peer = e->generation.members[event->outvoted[i]].id;
+        action->why = ELASTIC_LOST_HASH;
+    }
+}
+
+void elastic_on_exchanged(struct elastic *e, const struct elastic_event *event,
+                          struct elastic_actions *actions)
+{
+    if (e->state != ELASTIC_STATE_STEPPING || event->number != e->generation.number ||
+        event->nonce != e->generation.nonce || event->step != e->applied)
+        return;
+    if (!event->unanimous) {
+        on_outvoted(e, event, actions);
+        return;
+    }
+    /* My last sums may be in everybody's R before the word that they are done has reached this
+     * machine. */
+    if (!e->pausing && !e->last_words)
+        e->held = elastic_due_now(e);
+    tell_recovered(e, event->now_us, actions);
+    if (e->pausing) {
+        elastic_pause_words(e, actions);
+        return;
+    }
+    if (e->last_words) {
+        elastic_finish(e, actions);
+        return;
+    }
+    if (e->config.saves && e->rank == 0 && e->config.save_every != 0 && e->applied != e->saved &&
+        e->applied % e->config.save_every == 0)
+        (void)elastic_save(e, actions);
+    e->boundary = e->plan.number != 0 && event->plan_min >= e->plan.number;
+    e->state = ELASTIC_STATE_APPLYING;
+    elastic_act(actions, ELASTIC_DO_APPLY)->step = e->applied;
+}
+
+static void stop_alone(struct elastic *e, struct elastic_actions *actions)
+{
+    e->state = ELASTIC_STATE_LEAVING;
+    if (e->config.saves && e->saved != e->applied)
+        elastic_save(e, actions)->last = true;
+    else
+        elastic_leave_for_good(e, actions, 0, "stopped after the step that was under way");
+}
+
+void elastic_on_applied(struct elastic *e, const struct elastic_event *event,
+                        struct elastic_actions *actions)
+{
+    struct elastic_action *action;
+    bool reapplied = e->reapplying;
+
+    if (e->state != ELASTIC_STATE_APPLYING || event->version != e->applied + 1)
+        return;
+    action = elastic_act(actions, ELASTIC_DO_STEP_DONE);
+    action->step = e->applied;
+    action->number = e->generation.number;
+    action->rank = e->rank;
+    action->world = e->generation.world;
+    action->hash = event->hash;
+    elastic_new_version(e, event->version, event->hash);
+    e->has_reduced = true;
+    e->reapplying = false;
+    if (e->freeze_after_apply) {
+        e->freeze_after_apply = false;
+        elastic_freeze(e, actions);
+    } else if (reapplied) {
+        elastic_enter_step(e, event->now_us, actions);
+    } else if (e->boundary) {
+        elastic_take_boundary(e, event->now_us, actions);
+    } else if (e->config.alone && e->stop) {
+        stop_alone(e, actions);
+    } else {
+        elastic_begin_step(e, event->now_us, actions);
+    }
+}
+
+void elastic_on_saved(struct elastic *e, uint64_t version, struct elastic_actions *actions)
+{
+    if (e->state == ELASTIC_STATE_LEAVING && e->config.alone && version == e->applied)
+        elastic_leave_for_good(e, actions, 0, "stopped after the step that was under way");
+    if (e->state == ELASTIC_STATE_PAUSING && version == e->applied) {
+        elastic_pause(e, actions);
+        return;
+    }
+    if (e->state != ELASTIC_STATE_FINISHING || version != e->applied)
+        return;
+    e->saved_last = true;
+    elastic_finish(e, actions);
+}
+
+void elastic_on_shard_done(struct elastic *e, const struct elastic_event *event,
+                           struct elastic_actions *actions)
+{
+    if (event->step != e->applied || !plan_mask_has(&e->asked, event->shard))
+        return;
+    plan_mask_set(&e->held, event->shard);
+    tell_recovered(e, event->now_us, actions);
+}
