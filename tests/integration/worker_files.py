@@ -146,6 +146,25 @@ def old_checkpoints_go_and_the_last_stays(bench):
 
 
 @test
+def every_checkpoint_is_of_one_version(bench):
+    """Saves that begin when an older one ends, in the middle of a step, hold the same bytes as any other's."""
+    sums = []
+    for threads in ("1", "2", "3"):
+        run = bench.run("--steps", "150", "--global-batch", "64", "--threads", threads, every=1, ckpt=bench.path("ckpt"))
+        sums.append({})
+        for name in os.listdir(run.ckpt):
+            with open(os.path.join(run.ckpt, name, "manifest.json")) as f:
+                sums[-1][name] = [file["xxh128"] for file in json.load(f)["files"]]
+    compared = 0
+    for i, one in enumerate(sums):
+        for other in sums[:i]:
+            for name in one.keys() & other.keys():
+                compared += 1
+                check(one[name] == other[name], f"{name} holds different bytes on other threads")
+    check(compared > 20, f"only {compared} checkpoints could be compared")
+
+
+@test
 def killed_at_any_moment_it_goes_on_with_the_same_bits(bench):
     """SIGKILL again and again, also between the writing of a checkpoint and its name."""
     length, rng = ("--steps", "80", "--global-batch", "64"), random.Random(8)

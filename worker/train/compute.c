@@ -196,6 +196,7 @@ static void update_done(struct pool_task *task)
 
     if (--t->ranges_open > 0)
         return;
+    t->updating = false;
     t->state.applied = t->apply_step + 1;
     t->hash = state_hash(&t->state, t->stream);
     state_metrics(&t->state, t->state.reduced, &t->loss, &correct, &real);
@@ -214,6 +215,7 @@ static void apply_now(struct trainer *t)
     uint64_t blocks = t->state.block_count;
 
     t->apply_waits = false;
+    t->updating = true;
     fault_point(t, "apply", t->apply_step);
     t->apply_clip = state_clip(&t->state, t->stream, t->state.reduced);
     t->ranges_open = 0;

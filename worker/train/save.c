@@ -67,7 +67,8 @@ static void written(uv_work_t *work, int status)
     free(job);
     t->save = NULL;
     t->save_again = 0;
-    if (again != 0 && t->state.applied == again && t->pool != NULL)
+    /* What was asked for meanwhile is there until the update after it begins. */
+    if (again != 0 && t->state.applied == again && !t->updating && t->pool != NULL)
         save_begin(t, again, t->save_last_due);
     else if (last && !t->leaving)
         trainer_event(t, &event);

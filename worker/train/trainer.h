@@ -138,6 +138,7 @@ struct trainer {
     uint32_t shards_open;                    /* shard tasks with a thread or waiting */
     volatile bool skip_shards;               /* tasks that have not begun do nothing */
     bool apply_waits;                        /* an update waits for shard tasks to end */
+    bool updating;                           /* values are being written: of no version just now */
     uint64_t apply_step;
     float apply_clip;
     struct range_task ranges[POOL_THREADS_MAX];
