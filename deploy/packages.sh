@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Debian packages, in one place. Sourced by deploy/quickstart.sh and tests/run.sh.
 #
 #   muster_install_packages build     what building and running needs
@@ -7,7 +8,8 @@
 MUSTER_BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config git libuv1-dev libprotobuf-c-dev \
 protobuf-c-compiler libsqlite3-dev libmicrohttpd-dev libjansson-dev libcurl4-openssl-dev libssl-dev \
 libdnnl-dev libxxhash-dev zlib1g-dev libcmocka-dev python3 curl"
-MUSTER_TEST_PACKAGES="g++ clang libclang-rt-14-dev universal-ctags iproute2 nftables valgrind"
+MUSTER_TEST_PACKAGES="g++ clang clang-tidy libclang-rt-14-dev universal-ctags shellcheck \
+iproute2 nftables valgrind"
 
 muster_install_packages() {
     local wanted=$MUSTER_BUILD_PACKAGES missing=() package sudo=""

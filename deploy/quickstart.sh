@@ -21,7 +21,7 @@ project is used, and said so.
 TEXT
 }
 
-workers=3 epochs= out=$top/build/quickstart deps_only=no
+workers=3 epochs="" out=$top/build/quickstart deps_only=no
 while [ $# -gt 0 ]; do
     case "$1" in
         --workers | --epochs | --out)

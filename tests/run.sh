@@ -43,8 +43,10 @@ export OMP_NUM_THREADS=1
 bin() { echo "$top/build/$1/bin"; }
 
 build_preset() { # preset
-    cmake --preset "$1" >"build/$1.log" 2>&1 && cmake --build "build/$1" >>"build/$1.log" 2>&1 ||
-        { tail -40 "build/$1.log"; return 1; }
+    if ! { cmake --preset "$1" && cmake --build "build/$1"; } >"build/$1.log" 2>&1; then
+        tail -40 "build/$1.log"
+        return 1
+    fi
 }
 
 part_build() {

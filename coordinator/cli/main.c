@@ -14,7 +14,7 @@ static const struct command commands[] = {
     {"why", "", "who waits for whom", command_why},
     {"barrier", "", "take part in a named barrier: a handle for scripts", command_barrier},
     {"ckpt", "list|verify DIR", "checkpoints of a folder: are they whole?", command_ckpt},
-    {"run", "-n N [--] COMMAND", "start N processes here, restart those that ask for it",
+    {"run", "-n N [COMMAND]", "start N processes here, restart those that ask for it",
      command_run},
     {"version", "", "version, commit, libraries", command_version},
 };

@@ -61,7 +61,8 @@ void model_init(const struct model_spec *spec, uint64_t seed, float *params)
     for (uint32_t t = 0; t < spec->tensor_count; t++) {
         const struct model_tensor *tensor = &spec->tensors[t];
         const struct model_tensor *weight = &spec->tensors[t / 2 * 2];
-        float bound = (float)(1.0 / sqrt((double)(weight->count / weight->shape[0])));
+        uint64_t fan_in = weight->count / weight->shape[0];
+        float bound = (float)(1.0 / sqrt((double)fan_in));
 
         for (uint64_t i = 0; i < tensor->count; i++) {
             uint32_t counter[4] = {(uint32_t)i, (uint32_t)(i >> 32), t, 0}, out[4];

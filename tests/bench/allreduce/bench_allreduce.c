@@ -83,8 +83,7 @@ static struct exchange *step_of(struct rank *rank, uint64_t number)
     return &rank->step[number % 2];
 }
 
-/* ---- additions
- * ----------------------------------------------------------------------------------- */
+/* ---- additions ------------------------------------------------------------------------------- */
 
 /* Vectors of 8 floats by the compiler; the order of additions is that of the program. */
 static void add_floats(float *restrict to, const float *restrict a, const float *restrict b,
@@ -141,8 +140,7 @@ static void add_chunk(struct rank *rank, uint32_t bucket)
     }
 }
 
-/* ---- sending
- * ------------------------------------------------------------------------------------- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static void send_chunk(struct rank *rank, uint32_t to, uint32_t kind, uint32_t bucket,
                        uint32_t chunk, uint32_t node, const float *from)
@@ -207,8 +205,7 @@ static void carry_out_all(struct rank *rank, const struct exchange_actions *acti
     }
 }
 
-/* ---- steps
- * --------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static void begin(struct rank *rank, uint64_t number)
 {
@@ -296,8 +293,7 @@ static void complete(struct rank *rank)
     uv_idle_start(&idle_of_rank, next_step);
 }
 
-/* ---- receiving
- * ----------------------------------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------------------------------- */
 
 static void peer_cb(void *owner, uint32_t peer)
 {
@@ -382,8 +378,7 @@ static void lost_cb(void *owner, uint32_t peer, enum comm_loss why, const char *
     }
 }
 
-/* ---- processes
- * ----------------------------------------------------------------------------------- */
+/* ---- processes ------------------------------------------------------------------------------- */
 
 static float value_of(uint32_t rank, uint64_t i)
 {

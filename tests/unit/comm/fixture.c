@@ -43,8 +43,7 @@ bool pattern_check(const void *data, size_t bytes, uint64_t seed)
     return true;
 }
 
-/* ---- callbacks
- * ----------------------------------------------------------------------------------- */
+/* ---- callbacks ------------------------------------------------------------------------------- */
 
 static void peer_cb(void *owner, uint32_t peer)
 {
@@ -139,8 +138,7 @@ static const struct comm_events events = {
     .log_cb = log_cb,
 };
 
-/* ---- opening and closing
- * ------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static void open_end(struct fixture *fixture, uint32_t index)
 {
@@ -196,8 +194,7 @@ void fixture_close(struct fixture *fixture)
     comm_local_hub_free(fixture->hub);
 }
 
-/* ---- generations
- * --------------------------------------------------------------------------------- */
+/* ---- generations ----------------------------------------------------------------------------- */
 
 struct comm_generation fixture_generation(struct fixture *fixture, uint32_t end, uint64_t number,
                                           const uint32_t *roster, uint32_t count,
@@ -255,8 +252,7 @@ enum comm_error fixture_send(struct fixture *fixture, uint32_t from, uint32_t to
                      bytes > 0 ? 2 : 0, tag);
 }
 
-/* ---- waiting
- * ------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static const uint64_t watchdog_ns = UINT64_C(60) * 1000 * 1000 * 1000;
 

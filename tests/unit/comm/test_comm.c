@@ -460,6 +460,19 @@ static void callbacks_may_change_the_generation(void **state)
     free(data);
 }
 
+/* What has arrived since the last time is whole and not newer than the generation entered. */
+static void check_arrivals(struct test_end *end, uint64_t entered, uint64_t seed, unsigned round)
+{
+    for (uint32_t k = 0; k < end->arrival_count; k++) {
+        if (!end->arrivals[k].intact || end->arrivals[k].frame.number > entered) {
+            fail_msg("seed %llu round %u: a frame of generation %llu, %s", (unsigned long long)seed,
+                     round, (unsigned long long)end->arrivals[k].frame.number,
+                     end->arrivals[k].intact ? "newer than its own" : "garbled");
+        }
+    }
+    end->arrival_count = 0;
+}
+
 /* Ends enter, halt, send and write over their buffers at random; every frame that arrives is whole,
  * of the generation that its receiver is in, and in order. */
 static void random_histories(void **state)
@@ -508,16 +521,7 @@ static void random_histories(void **state)
             uv_run(&fixture->loop, UV_RUN_NOWAIT);
         }
         for (uint32_t i = 0; i < ENDS; i++) {
-            struct test_end *end = &fixture->ends[i];
-            for (uint32_t k = 0; k < end->arrival_count; k++) {
-                if (!end->arrivals[k].intact || end->arrivals[k].frame.number > entered[i]) {
-                    fail_msg("seed %llu round %u: end %u got a frame of generation %llu, %s",
-                             (unsigned long long)seed, round, i,
-                             (unsigned long long)end->arrivals[k].frame.number,
-                             end->arrivals[k].intact ? "newer than its own" : "garbled");
-                }
-            }
-            end->arrival_count = 0;
+            check_arrivals(&fixture->ends[i], entered[i], seed, round);
         }
     }
     fixture_enter_all(fixture, newest + 1, all, ENDS);

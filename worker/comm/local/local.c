@@ -65,8 +65,7 @@ static struct local_end *end_of(struct comm *comm)
     return (struct local_end *)comm;
 }
 
-/* ---- peers
- * --------------------------------------------------------------------------------------- */
+/* ---- peers ----------------------------------------------------------------------------------- */
 
 static struct local_peer *peer_find(struct local_end *end, const uint8_t id[COMM_ID_BYTES])
 {
@@ -240,8 +239,7 @@ static void lose(struct local_end *end, uint32_t handle, enum comm_loss why, con
     }
 }
 
-/* ---- receiving
- * ----------------------------------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------------------------------- */
 
 static void take_end(struct local_end *end, struct local_peer *peer)
 {
@@ -431,8 +429,7 @@ static void timer_cb(uv_timer_t *timer)
     }
 }
 
-/* ---- the vtable
- * ---------------------------------------------------------------------------------- */
+/* ---- the vtable ------------------------------------------------------------------------------ */
 
 static void address_op(struct comm *comm, char *text, size_t text_bytes)
 {

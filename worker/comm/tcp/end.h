@@ -79,7 +79,7 @@ struct tcp_link {
     struct tcp_link *next;      /* all links of the end */
     struct tcp_peer *peer;      /* LINK_OPEN: whose; dialing: whom; else NULL */
     int fd;
-    int events;                 /* polled for now */
+    int events;                 /* that are polled */
     enum link_state state;
     bool dialed;                /* by us */
     bool local;                 /* Unix socket */

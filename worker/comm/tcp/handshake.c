@@ -24,8 +24,7 @@ static const uint8_t *input_take(struct tcp_link *link, uint32_t bytes)
     return at;
 }
 
-/* ---- dialer
- * ------------------------------------------------------------------------------------ */
+/* ---- dialer ---------------------------------------------------------------------------------- */
 
 void tcp_handshake_hello(struct tcp_link *link)
 {
@@ -97,8 +96,7 @@ static void take_answer(struct tcp_link *link)
     tcp_peer_linked(link->end, link->peer, link);
 }
 
-/* ---- acceptor
- * ---------------------------------------------------------------------------------- */
+/* ---- acceptor -------------------------------------------------------------------------------- */
 
 /* May the one who says it is `from` come in? What it says is not proven yet. */
 static enum wire_answer judge(struct tcp_end *end, const struct wire_hello *hello)
@@ -250,8 +248,7 @@ void tcp_handshake_input(struct tcp_link *link)
     }
 }
 
-/* ---- the next generation over the same connection
- * ------------------------------------------------ */
+/* ---- the next generation over the same connection -------------------------------------------- */
 
 void tcp_handshake_enter(struct tcp_end *end, struct tcp_link *link)
 {

@@ -193,8 +193,7 @@ void tcp_peer_tick(struct tcp_end *end, struct tcp_peer *peer, uint64_t now_ms)
     }
 }
 
-/* ---- a new list of members
- * ----------------------------------------------------------------------- */
+/* ---- a new list of members ------------------------------------------------------------------- */
 
 /* A peer for each member; those added are marked so that they can be taken back. */
 static enum comm_error find_peers(struct tcp_end *end, const struct comm_generation *generation,

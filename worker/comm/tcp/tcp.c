@@ -80,8 +80,7 @@ static void handle_closed_cb(uv_handle_t *handle)
     tcp_handle_closed(handle->data);
 }
 
-/* ---- accepting
- * ----------------------------------------------------------------------------------- */
+/* ---- accepting ------------------------------------------------------------------------------- */
 
 /* Room for one more connection that has not proven itself: the oldest of them goes. */
 static void make_room(struct tcp_end *end)
@@ -146,8 +145,7 @@ static void listen_poll(struct tcp_end *end, unsigned which, bool on)
     }
 }
 
-/* ---- deadlines and the work before the loop sleeps
- * ------------------------------------------------- */
+/* ---- deadlines and the work before the loop sleeps ------------------------------------------- */
 
 static bool is_busy(const struct tcp_end *end)
 {
@@ -248,8 +246,7 @@ static void prepare_cb(uv_prepare_t *prepare)
     tcp_send_deliver(end);
 }
 
-/* ---- the vtable
- * ---------------------------------------------------------------------------------- */
+/* ---- the vtable ------------------------------------------------------------------------------ */
 
 static void address_op(struct comm *comm, char *text, size_t text_bytes)
 {
@@ -375,8 +372,7 @@ static const struct comm_ops tcp_ops = {
     .close = close_op,
 };
 
-/* ---- opening
- * ------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static bool find_address(const char *listen_at, struct sockaddr_storage *address, char *error,
                          size_t error_bytes)

@@ -227,8 +227,7 @@ static void make_tensors(struct maker *m)
 #undef MAKE
 }
 
-/* ---- the first layer of grey pictures: stem.c
- * ------------------------------------------------- */
+/* ---- the first layer of grey pictures: stem.c ------------------------------------------------ */
 
 static uint32_t block_of(const struct device_layer *layer)
 {
