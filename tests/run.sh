@@ -16,6 +16,7 @@ build    | quick full soak | 8  | part_build
 tidy     | quick full soak | 1  | part_ctest asan tidy
 unit     | quick full soak | 3  | part_ctest asan unit
 sim      | quick full      | 6  | part_ctest asan sim
+daemon   | full soak       | 3  | part_python tests/integration/test_daemon.py
 net      | full soak       | 6  | part_python tests/integration/test_net.py
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration

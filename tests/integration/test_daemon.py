@@ -1,0 +1,406 @@
+#!/usr/bin/env python3
+"""The real coordinator under load and under attack: 1,000 members with connections of their own, a quarter of them
+killed, the daemon killed and stopped; hostile bytes, floods, state that is locked, foreign, torn or on a full disk.
+What the members were told is judged from their logs alone.
+
+usage: test_daemon.py --bin FOLDER [--release FOLDER] [--only TEXT] [--members N]
+"""
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "py"))
+from cluster import Cluster, Failure  # noqa: E402
+
+PROCESSES = 4
+TESTS = []
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def expect(holds, what):
+    if not holds:
+        raise Failure(what)
+
+
+class Load:
+    """A process with many members (tests/load)."""
+
+    def __init__(self, cluster, name, count, first, *options):
+        self.name, self.log = name, cluster.path(name + ".load")
+        self.words = {}
+        self.process = subprocess.Popen(
+            [os.path.join(cluster.bin, "muster_load"), "--coordinator", cluster.tcp, "--members", str(count),
+             "--first", str(first), "--log", self.log, *options],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(cluster.path(name + ".err"), "w"), text=True)
+        cluster.processes[name] = self.process
+
+    def say(self, word):
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def wait(self, word, seconds=90):
+        """Its microseconds when all its members had come to that."""
+        os.set_blocking(self.process.stdout.fileno(), False)
+        until = time.monotonic() + seconds
+        while word not in self.words:
+            line = self.process.stdout.readline()
+            if line:
+                self.words[line.split()[0]] = int(line.split()[1])
+            elif self.process.poll() is not None or time.monotonic() > until:
+                raise Failure(f"{self.name} did not come to '{word}' within {seconds} s")
+            else:
+                time.sleep(0.005)
+        return self.words.pop(word)
+
+    def events(self):
+        with open(self.log, "rb") as f:
+            lines = f.read().split(b"\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+
+def status(cluster, name):
+    done = subprocess.run([os.path.join(cluster.bin, "muster"), "status", "--json", "--http", cluster.http],
+                          capture_output=True, text=True, timeout=60)
+    expect(done.returncode == 0, "muster status: " + done.stderr)
+    return next(job for job in json.loads(done.stdout)["jobs"] if job["name"] == name)
+
+
+def check_members(loads, killed=()):
+    """The invariants of the simulator on what members were told; killed: processes that may stop anywhere."""
+    nonces, ranks, wrong = {}, {}, []
+    for load in loads:
+        last = {}
+        for e in load.events():
+            if e["event"] in ("formed", "plan"):
+                key = e["generation"]
+                if nonces.setdefault(key, e["nonce"]) != e["nonce"]:
+                    wrong.append(f"generation {key} has two nonces")
+                if e["generation"] < last.get(e["member"], 0):
+                    wrong.append(f"member {e['member']} went back from {last[e['member']]} to {key}")
+                last[e["member"]] = e["generation"]
+                if e["rank"] >= 0:
+                    owner = ranks.setdefault((key, e["rank"]), e["member"])
+                    if owner != e["member"]:
+                        wrong.append(f"rank {e['rank']} of generation {key} went to {owner} and {e['member']}")
+                    if e["rank"] >= e["world"]:
+                        wrong.append(f"rank {e['rank']} in a world of {e['world']}")
+            if e["event"] == "ended" and e["code"] != 0 and load not in killed:
+                wrong.append(f"member {e['member']} was ended with {e['code']}: {e['text']}")
+    expect(not wrong, f"{len(wrong)} things wrong: " + "; ".join(wrong[:6]))
+
+
+def check_barriers(loads, count, barriers):
+    """Each of the barriers was released once to everybody, and to nobody before the last had entered."""
+    entered, released = {}, {}
+    for load in loads:
+        for e in load.events():
+            if e["event"] == "waits":
+                entered.setdefault(e["generation"], {})[e["member"]] = e["t"]
+            elif e["event"] == "released":
+                seen = released.setdefault(e["generation"], {})
+                expect(e["member"] not in seen, f"barrier {e['generation']} was released twice to {e['member']}")
+                seen[e["member"]] = e["t"]
+            elif e["event"] == "unmet":
+                raise Failure(f"barrier {e['generation']} was not met for {e['member']}")
+    for seq in range(1, barriers + 1):
+        expect(len(released.get(seq, {})) == count, f"barrier {seq}: {len(released.get(seq, {}))} of {count} released")
+        expect(min(released[seq].values()) >= max(entered[seq].values()), f"barrier {seq} was released too early")
+
+
+def workers(cluster, count, *options):
+    each = count // PROCESSES
+    loads = [Load(cluster, f"load{i}", each, i * each, "--job", "crowd", *options) for i in range(PROCESSES)]
+    for load in loads:
+        load.say("join")
+    for load in loads:
+        load.wait("joined")
+    return loads
+
+
+def formed(cluster, world, seconds=90):
+    """Waits until a generation of that size has formed and everybody in it has entered."""
+    def holds():
+        job = status(cluster, "crowd")
+        return job["state"] == "running" and job["world"] == world and sum(
+            m["state"] == "running" for m in job["members"]) == world
+    until = time.monotonic() + seconds
+    while not holds():
+        job = status(cluster, "crowd")
+        expect(time.monotonic() < until, f"no generation of {world}: {job['state']}, world {job['world']}, "
+               f"generation {job['generation']}, {job['reason'][:200]}")
+        time.sleep(0.1)
+    return status(cluster, "crowd")["generation"]
+
+
+@test
+def a_thousand_members_lose_a_quarter(cluster):
+    count = MEMBERS
+    cluster.coordinator("--restart-budget", "1000")
+    loads = workers(cluster, count, "--min", str(count // 2), "--max", str(count))
+    first = formed(cluster, count)
+    loads[0].process.kill()
+    loads[0].process.wait()
+    second = formed(cluster, count - count // PROCESSES)
+    expect(second > first, f"generation {second} after {first}")
+    time.sleep(3.5)  # longer than the lease: nobody else may be lost
+    expect(status(cluster, "crowd")["world"] == count - count // PROCESSES, "more than the killed were lost")
+    check_members(loads, killed=loads[:1])
+
+
+@test
+def a_thousand_members_see_the_daemon_killed_and_stopped(cluster):
+    count = MEMBERS
+    daemon = cluster.coordinator("--restart-budget", "1000")
+    loads = workers(cluster, count, "--min", str(count // 2), "--max", str(count))
+    before = formed(cluster, count)
+    daemon.kill()
+    daemon.wait()
+    time.sleep(1)
+    daemon = cluster.coordinator("--restart-budget", "1000", listen=cluster.tcp)
+    after = formed(cluster, count)
+    expect(after == before, f"generation {before} became {after}: nothing had happened to the members")
+    daemon.send_signal(signal.SIGSTOP)
+    time.sleep(5)
+    daemon.send_signal(signal.SIGCONT)
+    time.sleep(4)
+    expect(formed(cluster, count) == before, "somebody was accused of the daemon's own pause")
+    check_members(loads)
+    for load in loads:
+        load.say("quit")
+    for load in loads:
+        load.wait("ended")
+
+
+@test
+def a_thousand_wait_at_barriers(cluster):
+    count = MEMBERS
+    cluster.coordinator()
+    each = count // PROCESSES
+    loads = [Load(cluster, f"load{i}", each, i * each, "--job", "wait", "--of", str(count)) for i in range(PROCESSES)]
+    for load in loads:
+        load.say("join")
+    for load in loads:
+        load.wait("joined")
+    daemon = cluster.processes["coordinator"]
+    for number in range(4):
+        for load in loads[1:]:
+            load.say(f"barrier b{number}")
+            load.wait("entered")
+        if number == 2:  # while most wait the daemon dies; they say it again
+            daemon.kill()
+            daemon.wait()
+            daemon = cluster.coordinator(listen=cluster.tcp)
+            time.sleep(0.5)
+        loads[0].say(f"barrier b{number}")
+        for load in loads:
+            load.wait("released")
+    check_barriers(loads, count, 4)
+
+
+# ---- hostile and unlucky ---------------------------------------------------------------------------------
+
+def memory_kib(process):
+    with open(f"/proc/{process.pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+
+def dial(cluster):
+    host, port = cluster.tcp.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+@test
+def hostile_bytes_and_floods_disturb_nobody(cluster):
+    daemon = cluster.coordinator()
+    good = Load(cluster, "good", 20, 0, "--job", "good", "--of", "20")
+    good.say("join")
+    good.wait("joined")
+    before, rng, held = memory_kib(daemon), random.Random(11), []
+    frames = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "proto", "PROTOCOL.md"),
+                  "rb").read()
+    for i in range(300):
+        stranger = dial(cluster)
+        content = (rng.randbytes(rng.randrange(1, 5000)), b"GET / HTTP/1.1\r\n\r\n", b"MUST" + rng.randbytes(36),
+                   frames[:rng.randrange(len(frames))], b"")[i % 5]
+        try:
+            stranger.sendall(content)
+        except OSError:
+            pass
+        held.append(stranger)  # never closed, never read: slow readers and half frames
+    for _ in range(2000):
+        try:
+            held.append(dial(cluster))
+        except OSError:
+            break
+    good.say("barrier through-it-all")
+    good.wait("entered")
+    good.wait("released", 30)
+    grown = memory_kib(daemon) - before
+    expect(grown < 200000, f"the daemon grew by {grown} KiB")
+    for stranger in held:
+        stranger.close()
+    expect(daemon.poll() is None, "the daemon ended")
+    check_barriers([good], 20, 1)
+
+
+@test
+def silent_strangers_are_shown_out(cluster):
+    """A connection that says nothing, or half a HELLO, has a deadline."""
+    cluster.coordinator()
+    silent, half = dial(cluster), dial(cluster)
+    half.sendall(b"\x4d\x55")
+    for stranger in (silent, half):
+        stranger.settimeout(60)
+        try:
+            while stranger.recv(4096):
+                pass
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            raise Failure("a silent connection was still open after 60 s") from None
+        stranger.close()
+
+
+def refused(cluster, code, *words, **kinds):
+    done = subprocess.run([os.path.join(cluster.bin, "muster-coordinator"), "--listen", "127.0.0.1:0", "--http",
+                           "127.0.0.1:0", *kinds.get("options", ())], capture_output=True, text=True, timeout=60,
+                          preexec_fn=kinds.get("limit"))
+    expect(done.returncode == code, f"exit {done.returncode}, expected {code}: {done.stderr}")
+    for word in words:
+        expect(word in done.stderr, f"'{word}' is not said: {done.stderr}")
+    expect("AddressSanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr)
+
+
+@test
+def a_port_that_is_taken_is_69(cluster):
+    cluster.coordinator()
+    other = cluster.path("other")
+    refused(cluster, 69, cluster.tcp, options=("--listen", cluster.tcp, "--state", other))
+    refused(cluster, 69, cluster.http, options=("--http", cluster.http, "--state", other))
+
+
+@test
+def state_that_is_not_ours_is_named(cluster):
+    cluster.coordinator()
+    refused(cluster, 69, cluster.path("state"), options=("--state", cluster.path("state")))  # locked
+    cluster.processes["coordinator"].kill()
+    cluster.processes["coordinator"].wait()
+    database = next(os.path.join(cluster.path("state"), n) for n in os.listdir(cluster.path("state"))
+                    if n.endswith((".db", ".sqlite", ".sqlite3")))
+    for name, content in (("text", b"this is somebody's letter\n" * 100), ("torn", None)):
+        folder = cluster.path(name)
+        shutil.copytree(cluster.path("state"), folder, ignore=lambda _, names: [n for n in names if "sock" in n])
+        target = os.path.join(folder, os.path.basename(database))
+        for extra in ("-wal", "-shm"):
+            if os.path.exists(target + extra):
+                os.remove(target + extra)
+        if content is None:
+            with open(target, "rb") as f:
+                content = f.read()
+            content = content[:100] + os.urandom(max(0, len(content) // 2 - 100))
+        with open(target, "wb") as f:
+            f.write(content)
+        refused(cluster, 69, target, options=("--state", folder))
+        with open(target, "rb") as f:
+            expect(f.read() == content, f"the foreign file {target} was changed")
+    refused(cluster, 69, "/proc/nowhere", options=("--state", "/proc/nowhere"))
+
+
+@test
+def a_full_disk_promises_nothing_and_recovers(cluster):
+    """A tiny file system fills up: no generation forms that is not stored; with room again the job goes on."""
+    disk = cluster.path("disk")
+    os.mkdir(disk)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk],
+                                           capture_output=True).returncode != 0:
+        raise Skip("a small file system cannot be mounted here")
+    try:
+        cluster.coordinator(state="disk/state")
+        filler = os.path.join(disk, "filler")
+        with open(filler, "wb", buffering=0) as f:
+            try:
+                while True:
+                    f.write(bytes(4096))
+            except OSError:
+                pass
+        load = Load(cluster, "load", 3, 0, "--job", "crowd", "--min", "3", "--max", "3")
+        load.say("join")
+        time.sleep(4)
+        full = not any(e["event"] == "formed" for e in load.events()) if os.path.exists(load.log) else True
+        expect(full, "a generation was formed that could not be stored")
+        expect(cluster.processes["coordinator"].poll() is None, "the daemon ended")
+        done = subprocess.run([os.path.join(cluster.bin, "muster"), "status", "--json", "--http", cluster.http],
+                              capture_output=True, text=True)
+        expect(json.loads(done.stdout)["jobs"] == [] or json.loads(done.stdout)["jobs"][0]["store_failing"],
+               "the status does not show it: " + done.stdout)
+        os.remove(filler)
+        formed(cluster, 3)
+        check_members([load])
+    finally:
+        cluster.processes["coordinator"].kill()
+        cluster.processes["coordinator"].wait()
+        subprocess.run(["umount", "-l", disk])
+
+
+@test
+def unknown_options_are_64(cluster):
+    refused(cluster, 64, "'lisen'", "listen", options=("--lisen", "1"))
+    refused(cluster, 64, "--beat", options=("--beat", "soon"))
+    refused(cluster, 64, "stray", options=("stray",))
+    with open(cluster.path("conf"), "w") as f:
+        f.write("listen = 127.0.0.1:0\nnonsense = 3\n")
+    refused(cluster, 64, "nonsense", "2", options=("--config", cluster.path("conf")))
+
+
+class Skip(Exception):
+    """Why this cannot be tried here."""
+
+
+MEMBERS = 1000
+
+
+def main():
+    global MEMBERS
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--release")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--members", type=int, default=1000)
+    args = parser.parse_args()
+    MEMBERS = args.members
+    counts = {"ok": 0, "FAIL": 0, "skip": 0}
+    for function in TESTS:
+        if args.only not in function.__name__:
+            continue
+        begin, word, why = time.monotonic(), "ok", ""
+        cluster = Cluster(args.bin)
+        try:
+            with cluster:
+                function(cluster)
+        except Skip as reason:
+            word, why = "skip", f": {reason}"
+        except Exception as problem:
+            word = "FAIL"
+            said = cluster.words("coordinator", 15)
+            why = f": {problem if isinstance(problem, Failure) else traceback.format_exc()}\n{said}"
+        counts[word] += 1
+        print(f"{word} {function.__name__} ({time.monotonic() - begin:.1f} s){why}", flush=True)
+    print(f"+ {counts['ok']} {counts['FAIL']} {counts['skip']}")
+    return counts["FAIL"] > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
