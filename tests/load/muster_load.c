@@ -10,6 +10,7 @@
  * goodbye). On standard output one word for each that all members came to, with CLOCK_MONOTONIC in
  * microseconds: `joined T`, `entered T`, `released T`, `ended T`. */
 #include "base/clock.h"
+#include "base/random.h"
 #include "client/session.h"
 #include "proto/frame.h"
 #include "proto/wire.h"
@@ -23,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -60,6 +60,12 @@ static void die(const char *what)
 {
     (void)fprintf(stderr, "muster_load: %s: %s\n", what, strerror(errno));
     exit(69);
+}
+
+static void fill_random(void *bytes, size_t count)
+{
+    if (random_fill(bytes, count) != 0)
+        die("random bytes");
 }
 
 static void say(const char *word)
@@ -513,8 +519,8 @@ static void member_init(struct member *m, uint32_t i, int argc, char **argv)
     m->fd = -1;
     session_config_init(c);
     (void)gethostname(host, sizeof host - 1);
-    (void)getrandom(&c->member_id, sizeof c->member_id, 0);
-    (void)getrandom(&c->secret, sizeof c->secret, 0);
+    fill_random(&c->member_id, sizeof c->member_id);
+    fill_random(&c->secret, sizeof c->secret);
     c->job = option(argc, argv, "--job", "load");
     c->kind = of > 0 ? WIRE_KIND_PARTICIPANT : WIRE_KIND_WORKER;
     c->node = c->host = host;
@@ -556,7 +562,7 @@ int main(int argc, char **argv)
     (void)getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &files);
-    (void)getrandom(&load.random, sizeof load.random, 0);
+    fill_random(&load.random, sizeof load.random);
     wire_arena_init(&load.in, malloc(WIRE_ARENA_BYTES), WIRE_ARENA_BYTES);
     wire_arena_init(&load.out, malloc(WIRE_ARENA_BYTES), WIRE_ARENA_BYTES);
     load.epoll = epoll_create1(EPOLL_CLOEXEC);
