@@ -28,8 +28,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define EVENTS     512
-#define READ_BYTES 65536
+#define EVENTS      512
+#define READ_BYTES  65536
+#define JOINING_MAX 256 /* members that are not admitted yet */
 
 struct member {
     struct session session;
@@ -46,7 +47,8 @@ struct member {
 
 static struct {
     struct member *members; /* [count], owned */
-    uint32_t count, up, waiting, ended;
+    uint32_t count, started, up, waiting, ended;
+    bool joining; /* `join` was said */
     struct sockaddr_in address;
     struct wire_arena in, out;
     uint64_t random;
@@ -389,10 +391,12 @@ static void writable(struct member *m)
 
 /* ---- words on standard input ---------------------------------------------------------------- */
 
-static void join_all(void)
+/* Not all at once: a listener's backlog is 4096 at most, and what does not fit tries again after a
+ * second. */
+static void join_more(void)
 {
-    for (uint32_t i = 0; i < load.count; i++)
-        step(&load.members[i], (struct session_event){.type = SESSION_START});
+    while (load.started < load.count && load.started < load.up + JOINING_MAX)
+        step(&load.members[load.started++], (struct session_event){.type = SESSION_START});
 }
 
 static void enter_all(const char *name)
@@ -435,7 +439,7 @@ static bool command(void)
     while ((end = strchr(line, '\n')) != NULL) {
         *end = '\0';
         if (strcmp(line, "join") == 0)
-            join_all();
+            load.joining = true;
         else if (strncmp(line, "barrier ", 8) == 0)
             enter_all(line + 8);
         else if (strcmp(line, "quit") == 0)
@@ -484,6 +488,8 @@ static void run(void)
             if (m->fd >= 0 && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0)
                 readable(m);
         }
+        if (load.joining)
+            join_more();
         if (clock_monotonic_us() >= next_us) {
             wake_due(clock_monotonic_us());
             next_us = clock_monotonic_us() + 10000;

@@ -57,8 +57,8 @@ static void check_ranks(struct sim *sim, const struct wire_message *message)
     const struct wire_generation *told = &message->generation;
     for (uint32_t i = 0; i < told->members_count && !sim->ended; i++) {
         if (told->members[i].rank != i) {
-            sim_fail(sim, "generation %" PRIu64 " has rank %u at place %u", message->header.generation,
-                     told->members[i].rank, i);
+            sim_fail(sim, "generation %" PRIu64 " has rank %u at place %u",
+                     message->header.generation, told->members[i].rank, i);
         }
         for (uint32_t j = 0; j < i && told->members_count <= 80; j++) {
             if (wire_id_equal(&told->members[i].id, &told->members[j].id)) {
@@ -69,8 +69,9 @@ static void check_ranks(struct sim *sim, const struct wire_message *message)
     }
 }
 
-/* 6: nobody starts again below the version of a live member of the generation that has ended. One that has not
- * frozen may be one step ahead; whoever was asked to leave may be gone with what he knows. */
+/* 6: nobody starts again below the version of a live member of the generation that has ended. One
+ * that has not frozen may be one step ahead; whoever was asked to leave may be gone with what he
+ * knows. */
 static void check_start(struct sim *sim, const struct wire_message *message)
 {
     for (uint32_t i = 0; sim->workers != NULL && i < sim->member_count; i++) {
@@ -90,7 +91,8 @@ static void check_new(struct sim *sim, const struct wire_message *message)
 {
     struct sim_check *check = &sim->check;
     if (message->header.generation <= check->number_max && !check->unprotected) {
-        sim_fail(sim, "generation %" PRIu64 " (nonce %016" PRIx64 ") is told after generation %" PRIu64,
+        sim_fail(sim,
+                 "generation %" PRIu64 " (nonce %016" PRIx64 ") is told after generation %" PRIu64,
                  message->header.generation, message->header.nonce, check->number_max);
     }
     if (check->done_told && !check->unprotected) {
@@ -129,16 +131,18 @@ static void check_generation(struct sim *sim, const struct wire_message *message
 
 /* ---- the coordinator's side ----------------------------------------------------------------- */
 
-/* One that could not say a word yet to a coordinator that has just begun has its lease and a client's longest
- * pause. */
+/* One that could not say a word yet to a coordinator that has just begun has its lease and a
+ * client's longest pause. */
 static void check_fresh(struct sim *sim, uint32_t slot, uint64_t lease_us, const char *reason)
 {
     uint64_t grace_us = lease_us + (uint64_t)sim->coord.times.reconnect_ms * 1000;
     uint64_t age_us = sim->now_us - sim->coord_proc.born_us;
     if (sim->members[slot].attached_to != sim->coord.births && age_us + 1000 < grace_us &&
         sim->coord_proc.skewed_us < sim->coord_proc.born_us) {
-        sim_fail(sim, "worker %u is declared lost (%s) %" PRIu64 " ms after the coordinator's start, "
-                      "before it could come back", slot, reason, age_us / 1000);
+        sim_fail(sim,
+                 "worker %u is declared lost (%s) %" PRIu64 " ms after the coordinator's start, "
+                 "before it could come back",
+                 slot, reason, age_us / 1000);
     }
 }
 
@@ -264,18 +268,30 @@ void sim_check_sums(struct sim *sim, uint32_t worker, uint64_t step,
     }
 }
 
-/* 5: `older` finishes `step` now, although `newer` has finished its first one before. A member that is cut
- * off may still finish the step for which all sums had been sent, but not one more. */
-static void check_worlds(struct sim *sim, const struct sim_generation *older, uint64_t step,
-                         const struct sim_generation *newer)
+/* 5: `older` finishes `step` now. The first newer generation that was formed, or trained, has
+ * fenced it: a member that is cut off may still finish the step with which that one began, because
+ * all sums of it may have been sent, but not one more. (Of a plan not even that. What begins anew
+ * at a lower step after everybody has died fences nobody: his forerunner did.) */
+static void check_worlds(struct sim *sim, const struct sim_generation *older, uint64_t step)
 {
-    bool apart = newer->plan ? step >= newer->first_done : step > newer->first_done;
-    if (newer->trained && apart && !sim->check.unprotected) {
+    const struct sim_generation *fence = NULL, *trained = NULL;
+    for (uint32_t i = 0; i < sim->check.generation_count; i++) {
+        const struct sim_generation *g = &sim->check.generations[i];
+        bool newer = g->number > older->number;
+        fence = newer && fence == NULL && (g->trained || !g->plan) ? g : fence;
+        trained = newer && trained == NULL && g->trained ? g : trained;
+    }
+    if (trained == NULL || sim->check.unprotected) {
+        return;
+    }
+    uint64_t begun = fence->plan ? fence->first_done : fence->step;
+    if (step > begun || (fence->plan && step == begun)) {
         sim_fail(sim,
-                 "two worlds: generation %" PRIu64 " finishes step %" PRIu64 ", but generation %" PRIu64
-                 "%s has begun with step %" PRIu64,
-                 older->number, step, newer->number, newer->plan ? " (a plan)" : "",
-                 newer->first_done);
+                 "two worlds: generation %" PRIu64 " finishes step %" PRIu64
+                 ", but generation %" PRIu64 "%s has begun with step %" PRIu64
+                 " and generation %" PRIu64 " has trained",
+                 older->number, step, fence->number, fence->plan ? " (a plan)" : "", begun,
+                 trained->number);
     }
 }
 
@@ -292,10 +308,7 @@ void sim_check_exchanged(struct sim *sim, uint32_t worker, uint64_t step, uint64
     g->first_done = g->trained && g->first_done < step ? g->first_done : step;
     g->last_done = g->trained && g->last_done > step ? g->last_done : step;
     g->trained = true;
-    for (uint32_t i = 0; i < check->generation_count && !sim->ended; i++) {
-        if (check->generations[i].number > number) {
-            check_worlds(sim, g, step, &check->generations[i]);
-        }
+    check_worlds(sim, g, step);
     }
 }
 
@@ -377,8 +390,9 @@ void sim_check_end(struct sim *sim, struct sim_outcome *outcome)
     if (sim->check.job_failed || sim->check.spread) {
         outcome->excused = true;
         (void)snprintf(outcome->excuse, sizeof outcome->excuse, "%s",
-                       sim->check.spread ? "a flipped bit was copied before anybody could vote on it"
-                                         : "the restart budget was spent");
+                       sim->check.spread
+                           ? "a flipped bit was copied before anybody could vote on it"
+                           : "the restart budget was spent");
         return;
     }
     if (sim->puppets != NULL) {

@@ -1,19 +1,22 @@
 /* The checkers: what must hold whatever fails, looked at from outside the code under test.
  *
- *  1. One chain per job: parameters after k updates are those of the undisturbed run, on every worker.
+ *  1. One chain per job: parameters after k updates are those of the undisturbed run, on every
+ *     worker.
  *  2. Every (step, shard) is exactly once in the sums that are applied.
  *  3. A generation has one nonce and one list of members for everybody; ranks 0 .. n-1 once each.
  *  4. Numbers of generations grow, over restarts of the coordinator too.
- *  5. Two groups never both train: when a newer generation has finished a step, no older one finishes a later
- *     step than that (a plan: not even the same).
+ *  5. Two groups never both train: when a newer generation has finished a step, no older one
+ *     finishes a later step than that (a plan: not even the same).
  *  6. Nobody starts again below a live member's version.
  *  7. What was acknowledged stays: a job that was told to be done is never formed again.
- *  8. No member is declared lost as silent whose connection stood and that was heard within its lease.
+ *  8. No member is declared lost as silent whose connection stood and that was heard within its
+ *     lease.
  *  9. Barriers: whoever is told "released" had entered, and so had all others of its group; once.
  * 10. Who can finish does, with the right bits and exit code (at the end of the liveness phase).
  *
- * With an empty or older store and members that cannot re-attach, 4 to 7 cannot be promised by anybody
- * (coordinator/DESIGN.md says so); `unprotected` counts such moments, and 1 to 3 hold all the same. */
+ * With an empty or older store and members that cannot re-attach, 4 to 7 cannot be promised by
+ * anybody (coordinator/DESIGN.md says so); `unprotected` counts such moments, and 1 to 3 hold all
+ * the same. */
 #ifndef SIM_CHECK_H
 #define SIM_CHECK_H
 

@@ -1,7 +1,9 @@
-/* What can go wrong: the kinds of fault, the phases of a job in which they strike, the roles they strike.
+/* What can go wrong: the kinds of fault, the phases of a job in which they strike, the roles they
+ * strike.
  *
- * A cell of the table is (phase, role, kind). A fault counts for a cell when, at the moment it strikes, some
- * live member of the job is in that phase and the process that is struck has that role. */
+ * A cell of the table is (phase, role, kind). A fault counts for a cell when, at the moment it
+ * strikes, some live member of the job is in that phase and the process that is struck has that
+ * role. */
 #ifndef SIM_FAULT_H
 #define SIM_FAULT_H
 
@@ -12,6 +14,7 @@
 #define SIM_C 2u /* strikes the coordinator */
 #define SIM_J 4u /* strikes a newcomer alone */
 #define SIM_B 3u
+#define SIM_M 8u /* strikes members of a generation: a newcomer's parameters are nobody's yet */
 
 /* X(name, word, whom) */
 #define SIM_FAULTS(X)                                                                              \
@@ -38,7 +41,7 @@
     X(ZOMBIE, "zombie", SIM_W)           /* stopped until the others are in a newer generation */  \
     X(SLOW, "slow", SIM_W)               /* computes slowly */                                     \
     X(CLOCK_STEP, "clock-step", SIM_B)   /* its monotonic clock leaps */                           \
-    X(CORRUPT, "corrupt", SIM_W)         /* a bit of its parameters flips */                       \
+    X(CORRUPT, "corrupt", SIM_M)         /* a bit of its parameters flips */                       \
     X(CKPT_TORN, "ckpt-torn", SIM_W)     /* the newest checkpoint is damaged, its writer dies */   \
     X(IMPOSTOR, "impostor", SIM_W)       /* somebody else comes with its identity */               \
     X(LEAVE, "leave", SIM_W)             /* SIGTERM */                                             \
@@ -81,11 +84,11 @@ enum sim_phase {
 
 /* X(name, word, whom) */
 #define SIM_ROLES(X)                                                                               \
-    X(FIRST, "rank 0", SIM_W)                                                                      \
-    X(OWNER, "owner", SIM_W)         /* owns a chunk, neither first nor last */                    \
-    X(LAST, "last rank", SIM_W)                                                                    \
+    X(FIRST, "rank 0", SIM_W | SIM_M)                                                              \
+    X(OWNER, "owner", SIM_W | SIM_M) /* owns a chunk, neither first nor last */                    \
+    X(LAST, "last rank", SIM_W | SIM_M)                                                            \
     X(JOINER, "joiner", SIM_W | SIM_J)                                                             \
-    X(LEAVER, "leaver", SIM_W)                                                                     \
+    X(LEAVER, "leaver", SIM_W | SIM_M)                                                             \
     X(COORDINATOR, "coordinator", SIM_C)
 
 enum sim_role {

@@ -55,7 +55,8 @@ static bool cut_from(const struct sim_injury *injury, uint32_t host)
     return (injury->hosts_mask[host / 64] >> (host % 64) & 1) != 0;
 }
 
-/* The paths of an injury: from hosts[0] to hosts[1] or all others, and back unless it is one-way. */
+/* The paths of an injury: from hosts[0] to hosts[1] or all others, and back unless it is
+ * one-way. */
 static void each_path(struct sim *sim, const struct sim_injury *injury, path_cb do_path, int sign)
 {
     for (uint32_t host = 0; host < sim->net.host_count; host++) {
@@ -585,9 +586,10 @@ bool sim_strike_duplicates(struct sim *sim, uint32_t member, const struct wire_m
                                   1u << FRAME_PEER_LOST | 1u << FRAME_LEAVE | 1u << FRAME_FINISHED |
                                   1u << FRAME_BARRIER_ENTER;
     uint8_t type = message->header.type;
-    bool may = type < 32 ? (twice >> type & 1) != 0
-                         : type == FRAME_GENERATION || type == FRAME_OVER || type == FRAME_RELEASED ||
-                               type == FRAME_DONE || type == FRAME_BARRIER_RESULT;
+    bool may = type < 32
+                   ? (twice >> type & 1) != 0
+                   : type == FRAME_GENERATION || type == FRAME_OVER || type == FRAME_RELEASED ||
+                         type == FRAME_DONE || type == FRAME_BARRIER_RESULT;
     if (!may) {
         return false;
     }

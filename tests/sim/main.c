@@ -1,5 +1,5 @@
-/* muster-sim: runs seeds of the joint simulator and says what they found. Exit codes: 0 nothing was broken,
- * 1 a seed failed, 2 an empty cell (--complete), 64 usage. */
+/* muster-sim: runs seeds of the joint simulator and says what they found. Exit codes: 0 nothing was
+ * broken, 1 a seed failed, 2 an empty cell (--complete), 64 usage. */
 #include "sim/table.h"
 
 #include <errno.h>
@@ -236,7 +236,8 @@ static void tell_failure(const struct sim_options *options, uint64_t seed,
     (void)fflush(stdout);
 }
 
-/* ---- a seed that dies of an assertion or a sanitizer is named too ----------------------------- */
+/* ---- a seed that dies of an assertion or a sanitizer is named too
+ * ----------------------------- */
 
 static volatile uint64_t running_seed;
 
@@ -293,7 +294,8 @@ static void run_seed(const struct sim_options *options, uint64_t seed, struct si
         totals->twice++;
         if (again.hash != outcome.hash) {
             totals->differed++;
-            printf("FAILED seed %" PRIu64 ": two runs have hash %016" PRIx64 " and %016" PRIx64 "\n",
+            printf("FAILED seed %" PRIu64 ": two runs have hash %016" PRIx64 " and %016" PRIx64
+                   "\n",
                    seed, outcome.hash, again.hash);
         }
     }

@@ -1,5 +1,5 @@
-/* What a seed draws before it begins. Swarm testing: every seed has its own few kinds of fault (Groce et al.,
- * "Swarm Testing", ISSTA 2012), its own job, speed and network. */
+/* What a seed draws before it begins. Swarm testing: every seed has its own few kinds of fault
+ * (Groce et al., "Swarm Testing", ISSTA 2012), its own job, speed and network. */
 #include "sim/sim.h"
 
 #define ALL_KINDS ((UINT64_C(1) << SIM_FAULT_COUNT) - 1)
@@ -58,9 +58,9 @@ static void draw_times(struct sim *sim, uint32_t workers)
 {
     struct sim_setup *setup = &sim->setup;
     static const uint32_t steps_ms[] = {20, 100, 300, 1000, 3000, 10000, 60000};
-    uint32_t step_ms = sim->options->step_ms > 0 ? sim->options->step_ms
-                                                 : steps_ms[draw(sim, 0, 99) < 85 ? draw(sim, 0, 4)
-                                                                                  : draw(sim, 5, 6)];
+    uint32_t step_ms = sim->options->step_ms > 0
+                           ? sim->options->step_ms
+                           : steps_ms[draw(sim, 0, 99) < 85 ? draw(sim, 0, 4) : draw(sim, 5, 6)];
     setup->threads = draw(sim, 1, 3);
     uint32_t shards_each = (setup->job.shape.shards + workers - 1) / workers;
     uint32_t rounds = (shards_each + setup->threads - 1) / setup->threads;
@@ -68,7 +68,7 @@ static void draw_times(struct sim *sim, uint32_t workers)
     setup->apply_us = step_ms * 100 / 2 + 1;
     setup->save_us = draw(sim, 1000, 2000000);
     setup->evaluate_us = draw(sim, 1000, 1000000);
-    setup->copy_us = draw(sim, 100, 20000);
+    setup->copy_us = draw(sim, 100, 40000);
     setup->connect_timeout_ms = draw(sim, 20000, 60000);
     setup->tick_ms = 100;
     uint64_t ideal_us = (uint64_t)step_ms * 1000 * (setup->job.steps + 2);

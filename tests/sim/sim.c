@@ -1,7 +1,8 @@
 /* The frame: one seed from nothing to its end, and the order in which events reach processes.
  *
- * Invariants: time never goes back; an event of a process that is gone is void; what comes to a process that
- * is stopped is kept in order and comes when it goes on, ticks last (the daemon reads before it judges). */
+ * Invariants: time never goes back; an event of a process that is gone is void; what comes to a
+ * process that is stopped is kept in order and comes when it goes on, ticks last (the daemon reads
+ * before it judges). */
 #include "sim/sim.h"
 
 #include "sim/panic.h"
@@ -315,12 +316,13 @@ static void later(struct sim *sim, enum sim_event_kind kind, uint64_t at_us)
 static void tell_setup(struct sim *sim)
 {
     const struct sim_setup *setup = &sim->setup;
-    sim_trace(sim,
-              "SEED %" PRIu64 "  %u workers (%u slots on %u hosts), min %u, max %u, %u shards, %" PRIu64
-              " steps, %u cells, threads %u, shard %u us, save every %" PRIu64 ", faults %010" PRIx64,
-              sim->seed, setup->start_count, setup->slots, setup->hosts, setup->min, setup->max,
-              setup->job.shape.shards, setup->job.steps, setup->job.cells, setup->threads,
-              setup->shard_us, setup->saves ? setup->save_every : 0, setup->kinds);
+    sim_trace(
+        sim,
+        "SEED %" PRIu64 "  %u workers (%u slots on %u hosts), min %u, max %u, %u shards, %" PRIu64
+        " steps, %u cells, threads %u, shard %u us, save every %" PRIu64 ", faults %010" PRIx64,
+        sim->seed, setup->start_count, setup->slots, setup->hosts, setup->min, setup->max,
+        setup->job.shape.shards, setup->job.steps, setup->job.cells, setup->threads,
+        setup->shard_us, setup->saves ? setup->save_every : 0, setup->kinds);
     for (uint32_t i = 0; i < sim->strikes.wish_count; i++) {
         const struct sim_wish *wish = &sim->strikes.wishes[i];
         sim_trace(sim, "WISH         %s of %s in %s", sim_fault_word(wish->fault),

@@ -1,14 +1,16 @@
 /* The joint simulator: one process, virtual time, one seed.
  *
- * Under test, the very code of the programs: coordinator/core, the session of coordinator/client, the
- * elastic machine, exchange and catch-up of worker/train, reduce_plan of worker/comm, and the translation
- * coordinator/server/adapt. Everything else here is pretence: network, store, clock, gradients.
+ * Under test, the very code of the programs: coordinator/core, the session of coordinator/client,
+ * the elastic machine, exchange and catch-up of worker/train, reduce_plan of worker/comm, and the
+ * translation coordinator/server/adapt. Everything else here is pretence: network, store, clock,
+ * gradients.
  *
- *   sim_run(&options, seed, &table, &outcome)     one seed, from nothing to the end of its liveness phase
+ *   sim_run(&options, seed, &table, &outcome)     one seed, from nothing to the end of its liveness
+ *                                                 phase
  *
- * A seed draws its own job, network, mix of faults and wishes (cells of the table it tries to strike), lives
- * through a safety phase with faults, is healed, and must then finish within a bound. Checkers (check.h) look
- * at what the machines say and do, from outside. */
+ * A seed draws its own job, network, mix of faults and wishes (cells of the table it tries to
+ * strike), lives through a safety phase with faults, is healed, and must then finish within a
+ * bound. Checkers (check.h) look at what the machines say and do, from outside. */
 #ifndef SIM_SIM_H
 #define SIM_SIM_H
 

@@ -129,7 +129,8 @@ static uint32_t free_slot(struct sim *sim)
     uint32_t start = (uint32_t)sim_rng_below(&sim->rng, sim->member_count);
     for (uint32_t i = 0; i < sim->member_count; i++) {
         uint32_t member = (start + i) % sim->member_count;
-        if (!sim->members[member].proc.alive && !sim->net.host_down[sim->members[member].proc.host]) {
+        if (!sim->members[member].proc.alive &&
+            !sim->net.host_down[sim->members[member].proc.host]) {
             return member;
         }
     }
@@ -270,22 +271,31 @@ static uint32_t cells_existing(struct sim_wish *list)
     return cells;
 }
 
-/* A phase or role that does not come by itself is brought about by another fault. */
+static void help_with(struct sim *sim, enum sim_fault helper)
+{
+    uint64_t target = sim_rng_below(&sim->rng, sim->setup.start_count);
+    strike_later(sim, (target + 1) << 16 | (uint64_t)helper << 8,
+                 sim_rng_below(&sim->rng, sim->setup.safety_us / 2 + 1));
+}
+
+/* A phase or role that does not come by itself is brought about by other faults. A copy happens
+ * when somebody is behind the others as a generation forms: after losses, and with newcomers in it.
+ */
 static void bring_about(struct sim *sim, const struct sim_wish *wish)
 {
-    uint32_t helper = SIM_FAULT_COUNT;
     if (wish->role == SIM_ROLE_LEAVER) {
-        helper = SIM_FAULT_LEAVE;
-    } else if (wish->role == SIM_ROLE_JOINER || wish->phase == SIM_PHASE_CATCH_UP ||
-               wish->phase == SIM_PHASE_BOUNDARY) {
-        helper = SIM_FAULT_JOIN;
-    } else if (wish->phase == SIM_PHASE_FROZEN || wish->phase == SIM_PHASE_COPY) {
-        helper = SIM_FAULT_CRASH;
+        help_with(sim, SIM_FAULT_LEAVE);
     }
-    if (helper < SIM_FAULT_COUNT) {
-        uint64_t target = sim_rng_below(&sim->rng, sim->setup.start_count);
-        strike_later(sim, (target + 1) << 16 | (uint64_t)helper << 8,
-                     sim_rng_below(&sim->rng, sim->setup.safety_us / 2 + 1));
+    if (wish->role == SIM_ROLE_JOINER || wish->phase == SIM_PHASE_CATCH_UP ||
+        wish->phase == SIM_PHASE_BOUNDARY) {
+        help_with(sim, SIM_FAULT_JOIN);
+    }
+    if (wish->phase == SIM_PHASE_FROZEN) {
+        help_with(sim, SIM_FAULT_CRASH);
+    }
+    for (uint32_t i = 0; wish->phase == SIM_PHASE_COPY && i < 3; i++) {
+        help_with(sim, SIM_FAULT_JOIN);
+        help_with(sim, sim_rng_chance(&sim->rng, 400) ? SIM_FAULT_CRASH_MOST : SIM_FAULT_CRASH);
     }
 }
 
@@ -297,7 +307,8 @@ void sim_strike_begin(struct sim *sim)
     uint32_t cells = cells_existing(list);
     strikes->wish_count = sim->setup.wishes;
     for (uint32_t i = 0; i < strikes->wish_count; i++) {
-        /* 7919 is prime and does not divide the number of cells: consecutive seeds visit them all. */
+        /* 7919 is prime and does not divide the number of cells: consecutive seeds visit them
+         all. */
         uint64_t place = (sim->seed * SIM_WISHES + i) * 7919 % cells;
         strikes->wishes[i] = list[place];
         if ((sim->options->mask >> list[place].fault & 1) == 0) {
@@ -318,7 +329,8 @@ void sim_strike_begin(struct sim *sim)
 
 /* ---- births and the calm -------------------------------------------------------------------- */
 
-/* The supervisor: what ends with "try again" is started again; in the calm also who lost his way. */
+/* The supervisor: what ends with "try again" is started again; in the calm also who lost his
+ way. */
 void sim_strike_exited(struct sim *sim, uint32_t member, int code)
 {
     bool again = code == 75 || code == 69 || (code == 0 && sim->calm && !sim->check.done_told &&

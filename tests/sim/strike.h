@@ -1,9 +1,9 @@
 /* Faults: when they strike, whom, how they are undone, and the table of what was struck.
  *
- * Two sources. Random ones come at the seed's own rate, of the kinds in its mix. Wishes are cells of the
- * table: the seed waits until a member is in the phase, looks for a process with the role, and strikes. Which
- * cells a seed wishes for follows from its number alone, so that consecutive seeds go through the table and
- * every seed replays alone. */
+ * Two sources. Random ones come at the seed's own rate, of the kinds in its mix. Wishes are cells
+ * of the table: the seed waits until a member is in the phase, looks for a process with the role,
+ * and strikes. Which cells a seed wishes for follows from its number alone, so that consecutive
+ * seeds go through the table and every seed replays alone. */
 #ifndef SIM_STRIKE_H
 #define SIM_STRIKE_H
 
@@ -15,7 +15,8 @@
 
 #define SIM_WISHES       8u
 #define SIM_INJURIES_MAX 64u
-#define SIM_HOSTS_MAX    128u /* the coordinator's, and of 64 workers with their newcomers one each */
+#define SIM_HOSTS_MAX    128u /* the coordinator's, and of 64 workers with their newcomers one
+                                 each */
 
 struct sim;
 
