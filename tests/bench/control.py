@@ -68,6 +68,15 @@ def ours(bin_folder, count, beats_s):
                 "memory": memory_mib(daemon, "VmHWM")}
 
 
+def tcpstore(python, count):
+    """In a network of its own where that is possible: its resolver cannot stall the store."""
+    argv = [python, os.path.join(HERE, "peers", "tcpstore.py"), str(count), str(PROCESSES)]
+    if os.geteuid() == 0 and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0:
+        argv = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *argv]
+    out, _, _ = run(argv, timeout=180)
+    return json.loads(out.splitlines()[-1])
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True)
@@ -81,20 +90,22 @@ def main():
         mine.append(ours(args.bin, count, 3 if args.quick else 10))
         if python:
             try:
-                out, _, _ = run([python, os.path.join(HERE, "peers", "tcpstore.py"), str(count), str(PROCESSES)])
-                theirs.append(json.loads(out.splitlines()[-1]))
+                theirs.append(tcpstore(python, count))
             except RuntimeError as problem:
                 rows.say(f"TCPStore is skipped: {str(problem)[:300]}")
                 python = None
     if not theirs:
         rows.say("PyTorch's TCPStore is skipped: torch is not here (MUSTER_VENV names its environment)")
-    seen = {key: [t[key] for t in theirs] for key in ("join_s", "release_s", "cpu_us_per_member")}
-    rows.add(f"join of {count}", "s", [m["join"] for m in mine], goal=0.8, at_least=False,
-             note=f"TCPStore {[round(v, 3) for v in seen['join_s']]}")
-    rows.add(f"release of a barrier of {count}", "s", [m["release"] for m in mine], goal=0.15, at_least=False,
-             note=f"TCPStore {[round(v, 3) for v in seen['release_s']]}")
-    rows.add("server's CPU of a member, join and a barrier", "us", [m["cpu"] for m in mine], goal=70, at_least=False,
-             note=f"TCPStore, join alone {[round(v, 1) for v in seen['cpu_us_per_member']]}")
+    rows.add(f"join of {count}", "s", [m["join"] for m in mine], goal=0.8, at_least=False)
+    rows.add(f"release of a barrier of {count}", "s", [m["release"] for m in mine], goal=0.15, at_least=False)
+    rows.add("server's CPU of a member, join and a barrier", "us", [m["cpu"] for m in mine], goal=70, at_least=False)
+    if theirs:
+        rows.add("join, beside TCPStore", "s", [m["join"] for m in mine], [t["join_s"] for t in theirs], "TCPStore",
+                 at_least=False)
+        rows.add("release, beside TCPStore", "s", [m["release"] for m in mine], [t["release_s"] for t in theirs],
+                 "TCPStore", at_least=False)
+        rows.add("server's CPU of a member, beside TCPStore", "us", [m["cpu"] for m in mine],
+                 [t["cpu_us_per_member"] for t in theirs], "TCPStore", at_least=False)
     rows.add("2 beats a second of each, of one core", "%", [m["beats"] for m in mine], goal=40, at_least=False)
     rows.add("server's peak memory", "MiB", [m["memory"] for m in mine], goal=64, at_least=False)
     rows.write(args.json)

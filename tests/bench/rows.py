@@ -4,6 +4,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -92,11 +93,14 @@ def mnist():
 def run(argv, env=None, timeout=600):
     """(stdout, peak resident KiB, seconds of CPU) of a program that ends with 0."""
     begin = time.monotonic()
+    killer = threading.Timer(timeout, lambda: process.kill())
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, **(env or {})})
+    killer.start()
     out = process.stdout.read()
     err = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
+    killer.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)} ended with {process.returncode} after "
