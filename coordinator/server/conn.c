@@ -196,6 +196,13 @@ static bool deliver(struct conn *conn, uint64_t id)
     return conn->doomed == NULL;
 }
 
+/* Begun and not complete: also when the input ended right behind the header, where the parser has
+ * no byte of the body yet. */
+static bool frame_begun(const struct frame_parser *parser)
+{
+    return parser->need == FRAME_NEED_BODY || parser->have_bytes > 0;
+}
+
 /* Everything in the input; ends the connection itself when it is broken. */
 static void read_input(struct conn *conn, const uint8_t *bytes, size_t length)
 {
@@ -223,7 +230,7 @@ static void read_input(struct conn *conn, const uint8_t *bytes, size_t length)
         case FRAME_NEED_HEADER:
         case FRAME_NEED_BODY:
         default:
-            if (conn->parser.have_bytes > 0 && conn->frame_us == 0)
+            if (frame_begun(&conn->parser) && conn->frame_us == 0)
                 conn->frame_us = now_us(conn->conns);
             return;
         }

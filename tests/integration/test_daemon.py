@@ -19,6 +19,7 @@ import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "py"))
+import muster_client as wire  # noqa: E402
 from cluster import Cluster, Failure  # noqa: E402
 
 PROCESSES = 4
@@ -272,6 +273,36 @@ def silent_strangers_are_shown_out(cluster):
         except TimeoutError:
             raise Failure("a silent connection was still open after 60 s") from None
         stranger.close()
+
+
+def greeting(index, of=900):
+    """HELLO of a participant of a job that never comes together."""
+    one = wire.field
+    return wire.frame(wire.HELLO, one(1, 1) + one(2, 1) + one(3, "strangers") + one(4, os.urandom(16))
+                      + one(5, os.urandom(16)) + one(6, wire.PARTICIPANT) + one(7, wire.JOIN) + one(8, "n")
+                      + one(9, "n") + one(10, 7) + one(17, index + 1) + one(18, of))
+
+
+@test
+def a_frame_that_stops_anywhere_is_shown_out(cluster):
+    """Also of a member, and also right behind its header, where no byte of the body is there yet."""
+    cluster.coordinator()
+    entering = wire.frame(wire.BARRIER_ENTER, wire.field(1, "b" * 40) + wire.field(2, 1))
+    cut, until = {}, time.monotonic() + 40
+    for index, length in enumerate((1, wire.HEADER.size - 1, wire.HEADER.size, wire.HEADER.size + 4)):
+        cut[length] = dial(cluster)
+        cut[length].sendall(greeting(index) + entering[:length])
+    for length, member in cut.items():
+        try:
+            while True:
+                member.settimeout(max(0.1, until - time.monotonic()))
+                if not member.recv(4096):
+                    break
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            raise Failure(f"a member that stopped after {length} bytes of a frame was left open") from None
+        member.close()
 
 
 def refused(cluster, code, *words, **kinds):
