@@ -41,7 +41,7 @@ struct conn {
     uint64_t opened_us;         /* loop time of the accept */
     uint64_t frame_us;          /* first byte of an unfinished frame, 0 = none */
     uint64_t write_us;          /* last progress of a queue that is not empty, 0 = empty */
-    size_t queued_bytes;
+    size_t queued_bytes;        /* see queue_cost() */
     const char *doomed;         /* why it must be closed at the next chance, or NULL */
     uint32_t index;
     uint32_t serial;
@@ -348,12 +348,19 @@ static void blob_release(struct blob *blob)
         free(blob);
 }
 
+/* What a waiting frame takes from the budget: with its bookkeeping, which for an answer of some 40
+ * bytes is most of it. */
+static size_t queue_cost(size_t frame_bytes)
+{
+    return frame_bytes + sizeof(struct blob) + sizeof(struct write_job);
+}
+
 static void on_written(uv_write_t *request, int status)
 {
     struct write_job *job = request->data;
     struct conn *conn = job->conn;
 
-    conn->queued_bytes -= job->blob->bytes;
+    conn->queued_bytes -= queue_cost(job->blob->bytes);
     blob_release(job->blob);
     free(job);
     if (conn->state != CONN_OPEN)
@@ -394,7 +401,7 @@ static int queue_rest(struct conn *conn, struct blob **blob, const uint8_t *fram
     (*blob)->references++;
     if (conn->queued_bytes == 0)
         conn->write_us = now_us(conn->conns);
-    conn->queued_bytes += bytes;
+    conn->queued_bytes += queue_cost(bytes);
     return 0;
 }
 
@@ -414,7 +421,7 @@ static void send_one(struct conn *conn, struct blob **blob, const uint8_t *frame
         if (written == bytes)
             return;
     }
-    if (conn->queued_bytes + bytes > conn->conns->limits.queue_bytes) {
+    if (conn->queued_bytes + queue_cost(bytes) > conn->conns->limits.queue_bytes) {
         conn_doom(conn, "it does not read what is sent to it");
         return;
     }

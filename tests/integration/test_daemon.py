@@ -305,6 +305,43 @@ def a_frame_that_stops_anywhere_is_shown_out(cluster):
         member.close()
 
 
+@test
+def members_that_do_not_read_cost_little(cluster):
+    """Beats without pause whose answers nobody reads: small frames must not cost more than their budget."""
+    count, budget_kib = 20, 2 * 1024  # conn_limits.queue_bytes
+    options = os.environ.get("ASAN_OPTIONS", "")
+    os.environ["ASAN_OPTIONS"] = options + ":quarantine_size_mb=1"  # else freed memory is counted too
+    try:
+        daemon = cluster.coordinator()
+    finally:
+        os.environ["ASAN_OPTIONS"] = options
+    good = Load(cluster, "good", 20, 0, "--job", "good", "--of", "20")
+    good.say("join")
+    good.wait("joined")
+    before, peak, until, deaf = memory_kib(daemon), 0, time.monotonic() + 40, {}
+    beats = b"".join(wire.frame(wire.BEAT, wire.field(1, n + 1) + wire.field(2, wire.PHASE_WAITING))
+                     for n in range(500))
+    for index in range(count):
+        member = dial(cluster)
+        member.sendall(greeting(index))
+        member.setblocking(False)
+        deaf[member] = 0
+    while deaf and time.monotonic() < until:
+        for member in list(deaf):
+            try:
+                deaf[member] = (deaf[member] + member.send(beats[deaf[member]:])) % len(beats)
+            except BlockingIOError:
+                pass
+            except OSError:
+                del deaf[member]
+        peak = max(peak, memory_kib(daemon))
+    expect(not deaf, f"{len(deaf)} that do not read were left open")
+    expect(peak - before < 2 * count * budget_kib, f"{count} that do not read cost {peak - before} KiB")
+    good.say("barrier beside-them")
+    good.wait("released", 30)
+    check_barriers([good], 20, 1)
+
+
 def refused(cluster, code, *words, **kinds):
     done = subprocess.run([os.path.join(cluster.bin, "muster-coordinator"), "--listen", "127.0.0.1:0", "--http",
                            "127.0.0.1:0", *kinds.get("options", ())], capture_output=True, text=True, timeout=60,
