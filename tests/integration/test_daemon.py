@@ -79,27 +79,38 @@ def status(cluster, name):
     return next(job for job in json.loads(done.stdout)["jobs"] if job["name"] == name)
 
 
-def check_members(loads, killed=()):
-    """The invariants of the simulator on what members were told; killed: processes that may stop anywhere."""
-    nonces, ranks, wrong = {}, {}, []
+def check_members(loads, killed=(), restarts=0):
+    """The invariants of the simulator on what members were told. killed: processes that may stop anywhere;
+    restarts: of the daemon, which are all that may end the connection of a member that lives."""
+    told, holder, wrong = {}, {}, []
     for load in loads:
-        last = {}
+        last, downs, places = {}, {}, {}
         for e in load.events():
+            member, number = e["member"], e.get("generation")
             if e["event"] in ("formed", "plan"):
-                key = e["generation"]
-                if nonces.setdefault(key, e["nonce"]) != e["nonce"]:
-                    wrong.append(f"generation {key} has two nonces")
-                if e["generation"] < last.get(e["member"], 0):
-                    wrong.append(f"member {e['member']} went back from {last[e['member']]} to {key}")
-                last[e["member"]] = e["generation"]
-                if e["rank"] >= 0:
-                    owner = ranks.setdefault((key, e["rank"]), e["member"])
-                    if owner != e["member"]:
-                        wrong.append(f"rank {e['rank']} of generation {key} went to {owner} and {e['member']}")
-                    if e["rank"] >= e["world"]:
-                        wrong.append(f"rank {e['rank']} in a world of {e['world']}")
-            if e["event"] == "ended" and e["code"] != 0 and load not in killed:
-                wrong.append(f"member {e['member']} was ended with {e['code']}: {e['text']}")
+                if told.setdefault(number, (e["nonce"], e["world"])) != (e["nonce"], e["world"]):
+                    wrong.append(f"generation {number} has two nonces or worlds: {told[number]}, {e}")
+                if number < last.get(member, 0):
+                    wrong.append(f"member {member} went back from {last[member]} to {number}")
+                last[member] = number
+                if e["rank"] >= e["world"]:
+                    wrong.append(f"rank {e['rank']} in a world of {e['world']}")
+                if e["rank"] >= 0 and holder.setdefault((number, e["rank"]), member) != member:
+                    wrong.append(f"rank {e['rank']} of generation {number} went to "
+                                 f"{holder[number, e['rank']]} and {member}")
+                if places.setdefault((member, number), e["rank"]) != e["rank"]:
+                    wrong.append(f"member {member} has ranks {places[member, number]} and {e['rank']} of {number}")
+            elif e["event"] == "down":
+                downs[member] = downs.get(member, 0) + 1
+                if downs[member] > restarts and load not in killed:
+                    wrong.append(f"member {member} lost its connection {downs[member]} times")
+            elif e["event"] == "ended" and e["code"] != 0 and load not in killed:
+                wrong.append(f"member {member} was ended with {e['code']}: {e['text']}")
+    expect(told, "no member was told of a generation")
+    newest = max(told)
+    missing = [rank for rank in range(told[newest][1]) if (newest, rank) not in holder]
+    if missing:
+        wrong.append(f"generation {newest} has nobody at ranks {missing[:6]}")
     expect(not wrong, f"{len(wrong)} things wrong: " + "; ".join(wrong[:6]))
 
 
@@ -117,7 +128,8 @@ def check_barriers(loads, count, barriers):
             elif e["event"] == "unmet":
                 raise Failure(f"barrier {e['generation']} was not met for {e['member']}")
     for seq in range(1, barriers + 1):
-        expect(len(released.get(seq, {})) == count, f"barrier {seq}: {len(released.get(seq, {}))} of {count} released")
+        for what, members in (("entered", entered), ("released", released)):
+            expect(len(members.get(seq, {})) == count, f"barrier {seq}: {len(members.get(seq, {}))} of {count} {what}")
         expect(min(released[seq].values()) >= max(entered[seq].values()), f"barrier {seq} was released too early")
 
 
@@ -178,7 +190,8 @@ def a_thousand_members_see_the_daemon_killed_and_stopped(cluster):
     daemon.send_signal(signal.SIGCONT)
     time.sleep(4)
     expect(formed(cluster, count) == before, "somebody was accused of the daemon's own pause")
-    check_members(loads)
+    check_members(loads, restarts=1)
+    expect(not any(e["event"] == "over" for load in loads for e in load.events()), "a generation was ended")
     for load in loads:
         load.say("quit")
     for load in loads:
@@ -234,7 +247,7 @@ def hostile_bytes_and_floods_disturb_nobody(cluster):
                   "rb").read()
     for i in range(300):
         stranger = dial(cluster)
-        content = (rng.randbytes(rng.randrange(1, 5000)), b"GET / HTTP/1.1\r\n\r\n", b"MUST" + rng.randbytes(36),
+        content = (rng.randbytes(rng.randrange(1, 5000)), b"GET / HTTP/1.1\r\n\r\n", wire.MAGIC + rng.randbytes(36),
                    frames[:rng.randrange(len(frames))], b"")[i % 5]
         try:
             stranger.sendall(content)
@@ -262,7 +275,7 @@ def silent_strangers_are_shown_out(cluster):
     """A connection that says nothing, or half a HELLO, has a deadline."""
     cluster.coordinator()
     silent, half = dial(cluster), dial(cluster)
-    half.sendall(b"\x4d\x55")
+    half.sendall(wire.MAGIC[:2])
     for stranger in (silent, half):
         stranger.settimeout(60)
         try:
@@ -416,6 +429,8 @@ def a_full_disk_promises_nothing_and_recovers(cluster):
                "the status does not show it: " + done.stdout)
         os.remove(filler)
         formed(cluster, 3)
+        load.say("quit")
+        load.wait("ended")
         check_members([load])
     finally:
         cluster.processes["coordinator"].kill()
