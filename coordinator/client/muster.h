@@ -205,6 +205,7 @@ enum muster_phase {
 
 struct muster_progress {
     enum muster_phase phase;  /* what it does in this step */
+    uint32_t part;            /* shards done, say: while it changes the phase is not overdue */
     uint64_t applied;         /* updates applied */
     float loss;               /* of the last finished step */
     float samples_per_s;      /* of the whole job */

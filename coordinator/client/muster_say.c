@@ -7,6 +7,7 @@ void muster_progress(struct muster *muster, const struct muster_progress *progre
 {
     struct session_status status = {
         .phase = (enum wire_phase)progress->phase,
+        .part = progress->part,
         .applied = progress->applied,
         .loss = progress->loss,
         .samples_per_s = progress->samples_per_s,

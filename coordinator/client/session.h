@@ -83,6 +83,7 @@ struct session_position {
 /* What the next beats tell. */
 struct session_status {
     enum wire_phase phase;                  /* what it does in this step */
+    uint32_t part;                          /* of the phase, as it goes on: its age begins anew */
     uint64_t applied;                       /* updates applied */
     float loss;                             /* of the last finished step */
     float samples_per_s;                    /* of the whole job */
@@ -197,7 +198,7 @@ struct session_roster {
 /* What the program said and what still stands: said again after every WELCOME. */
 struct session_said {
     bool has_entered;  /* until OVER, REPORT or the next FORMED */
-    bool has_report;   /* until the next FORMED */
+    bool has_report;   /* until ENTERED or the next FORMED */
     bool has_ready;    /* until ENTERED, OVER or the next generation told */
     bool has_leave;    /* until RELEASED */
     bool has_finished; /* until DONE or OVER */

@@ -28,7 +28,8 @@ static bool keep_status(struct session *session, const struct session_event *eve
 {
     const struct session_status *status = &event->status;
 
-    if (status->phase != session->status.phase || status->applied != session->status.applied)
+    if (status->phase != session->status.phase || status->applied != session->status.applied ||
+        status->part != session->status.part)
         session->phase_since_us = session->now_us;
     session->status = *status;
     session->held.step = status->applied;
@@ -48,6 +49,7 @@ static bool keep_entered(struct session *session, const struct session_event *ev
         session->plan = 0;
     said->has_entered = true;
     said->has_ready = false;
+    said->has_report = false; /* of the time before: it entered by a plan, without a FORMED */
     said->entered_at = event->position;
     said->entered = event->entered;
     return true;

@@ -459,6 +459,8 @@ void on_report(struct core *core, struct member *m, const struct core_message *m
     struct job *job = &core->jobs[m->job];
     const struct core_report *report = &message->report;
 
+    if (message->generation < m->entered)
+        return; /* said again from before it entered: it will report anew */
     raise_number(job, message->generation);
     raise_number(job, report->plan);
     m->applied = message->step;

@@ -237,11 +237,10 @@ void on_peer_lost(struct core *core, struct member *m, const struct core_message
         return;
     }
     /* A connection that has just ended is seen here too: its closing decides, and names it
-     * better. */
-    if (accused->conn == 0)
-        return;
-    if (message->peer_lost.why == CORE_LOST_CLOSED &&
-        core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000) {
+     * better. One that is not here (yet, after a restart) may come back and know nothing of it. */
+    if (accused->conn == 0 ||
+        (message->peer_lost.why == CORE_LOST_CLOSED &&
+         core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000)) {
         accused->accused_us = accused->accused_us != 0 ? accused->accused_us : core->now_us;
         if (message->generation > accused->accused_in)
             accused->accused_in = message->generation;

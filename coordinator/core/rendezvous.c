@@ -70,7 +70,7 @@ static void take_census(const struct core *core, const struct job *job, struct c
             count_member(c, m);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 && m->ready &&
-            m->applied == c->survivors_step)
+            !m->leaving && m->applied == c->survivors_step)
             c->in_step++;
 }
 

@@ -309,7 +309,6 @@ void sim_check_exchanged(struct sim *sim, uint32_t worker, uint64_t step, uint64
     g->last_done = g->trained && g->last_done > step ? g->last_done : step;
     g->trained = true;
     check_worlds(sim, g, step);
-    }
 }
 
 /* 1 */

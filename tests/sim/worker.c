@@ -73,11 +73,14 @@ static void tell_status(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
     enum wire_phase phase = wire_phase_of(w);
-    if (phase != w->told_phase || w->elastic.applied != w->told_applied) {
+    uint32_t part = plan_mask_count(&w->elastic.held);
+    if (phase != w->told_phase || w->elastic.applied != w->told_applied || part != w->told_part) {
         w->told_phase = phase;
+        w->told_part = part;
         w->told_applied = w->elastic.applied;
         struct session_event event = {.type = SESSION_STATUS,
-                                      .status = {.phase = phase, .applied = w->elastic.applied}};
+                                      .status = {.phase = phase, .part = part,
+                                                 .applied = w->elastic.applied}};
         sim_member_tell(sim, worker, &event);
     }
 }

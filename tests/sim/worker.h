@@ -125,6 +125,7 @@ struct sim_worker {
     bool finished_said;
     bool evaluated_once;
     enum wire_phase told_phase;                /* with the last STATUS */
+    uint32_t told_part;                        /* shards held, as told */
     uint64_t told_applied;
     struct elastic_roster roster;              /* scratch of the event under way */
     struct sim_key keys[SIM_KEYS];             /* by number modulo SIM_KEYS */

@@ -270,6 +270,7 @@ static enum muster_phase phase_of(const struct trainer *t)
 void control_progress(struct trainer *t)
 {
     struct muster_progress progress = {.phase = phase_of(t),
+                                       .part = plan_mask_count(&t->elastic.held),
                                        .applied = t->elastic.applied,
                                        .loss = (float)t->loss,
                                        .samples_per_s = (float)t->samples_per_s,

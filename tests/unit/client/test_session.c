@@ -68,6 +68,10 @@ static void beats_tell_the_status(void **state)
     bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
     bench_wake_at(&bench, bench.now_us + 500000);
     assert_int_equal(bench_sent(&bench)->beat.phase_age_ms, 500);
+    status.part = 3; /* nor is a phase overdue that goes on, however long it takes in all */
+    bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
+    bench_wake_at(&bench, bench.now_us + 500000);
+    assert_int_equal(bench_sent(&bench)->beat.phase_age_ms, 500);
     bench_release(&bench);
 }
 

@@ -306,6 +306,28 @@ static void entering_a_plan_forgets_the_old(void **state)
     bench_release(&bench);
 }
 
+/* A spare reported when a generation it watched was over, then entered another by a plan: after a
+ * re-attach the coordinator must not take the old report for a new one. */
+static void entering_a_plan_forgets_a_report(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_tell(&bench, WIRE_MODE_VIEW, 5, 55);
+    bench_over(&bench, 5);
+    bench_step(&bench, (struct session_event){.type = SESSION_REPORT});
+    bench_tell(&bench, WIRE_MODE_VIEW, 6, 66);
+    bench_tell(&bench, WIRE_MODE_PLAN, 7, 77);
+    bench_entered(&bench, 7, 77, 42);
+    bench_reconnect(&bench);
+    bench_welcome(&bench);
+    assert_int_equal(bench_count_sent(&bench, FRAME_REPORT), 0);
+    assert_int_equal(bench_count_sent(&bench, FRAME_ENTERED), 1);
+    bench_release(&bench);
+}
+
 /* The newest few lost peers are kept, no more than there is room for. */
 static void lost_peers_are_a_ring(void **state)
 {
@@ -416,6 +438,7 @@ int main(void)
         cmocka_unit_test(answers_end_the_question),
         cmocka_unit_test(freezing_and_forming_forget),
         cmocka_unit_test(entering_a_plan_forgets_the_old),
+        cmocka_unit_test(entering_a_plan_forgets_a_report),
         cmocka_unit_test(lost_peers_are_a_ring),
         cmocka_unit_test(modes_of_one_number),
         cmocka_unit_test(view_of_a_generation_known_from_a_manifest),
