@@ -18,6 +18,7 @@ unit     | quick full soak | 3  | part_ctest asan unit
 sim      | quick full      | 6  | part_ctest asan sim
 daemon   | full soak       | 3  | part_python tests/integration/test_daemon.py
 net      | full soak       | 6  | part_python tests/integration/test_net.py
+simhours | full            | 6  | part_ctest asan simhours
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py --one-per-cell
