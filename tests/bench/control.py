@@ -114,7 +114,7 @@ def main():
                  [t["cpu_us_per_member"] for t in theirs], "TCPStore", at_least=False)
     rows.add("2 beats a second of each, of one core", "%", [m["beats"] for m in mine], goal=40, at_least=False)
     rows.add("server's peak memory", "MiB", [m["memory"] for m in mine], goal=64, at_least=False)
-    rows.write(args.json)
+    sys.exit(rows.end(args.json))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def longest_gap(tail, first_step, last_step):
 
 def recovery(rows, args, data):
     kills = 3 if args.quick else 20
-    rng, beyond, gaps, share = random.Random(7), [], [], None
+    rng, whole, beyond, gaps, share = random.Random(7), [], [], [], None
     cluster = Cluster(args.bin)
     with cluster:
         cluster.coordinator()
@@ -105,48 +105,75 @@ def recovery(rows, args, data):
         for i in range(WORKERS):
             start(f"w{i}")
         wait(lambda: all(len(t.read()) > 20 for t in tails.values()), "the first steps")
-        share = control_share(cluster, tails)
-        first = {n: cluster.processes[n].pid for n in tails}
+        share, same = control_share(cluster, tails), True
         for i in range(kills):
             took, step_ms = kill_one(cluster, tails, rng)
+            whole.append(took)
             beyond.append(took - step_ms)
             survivors = list(tails)
+            finished = {n: len(tails[n].steps) for n in survivors}
             wait(lambda: len(tails[survivors[0]].read()) > 0 and
                  sum(1 for s in tails[survivors[0]].steps[-25:] if s[2] == WORKERS - 1) >= 20, "steps of three")
             step_ms = usual_ms(tails[survivors[0]].steps)
             joined_at = tails[survivors[0]].steps[-1][0]
             start(f"n{i}")
             wait(lambda: len(tails[f"n{i}"].read()) > 20 and len(tails[survivors[0]].read()) > 0, "the newcomer")
+            same = same and all(cluster.processes[n].poll() is None and len(tails[n].read()) > finished[n]
+                                for n in survivors)
             gaps.append(longest_gap(tails[survivors[0]], joined_at, tails[f"n{i}"].steps[10][0]) / step_ms)
-        same = all(cluster.processes[n].pid == p and cluster.processes[n].poll() is None
-                   for n, p in first.items() if n in tails)
     rows.add(f"kill -9 of one of {WORKERS}: next step, beyond one", "ms", beyond, goal=100, at_least=False,
-             note=f"p90 {number(quantile(beyond, 0.9))}, worst {number(max(beyond))}; survivors' processes the same: "
-                  + ("yes" if same else "NO"))
+             note=f"p90 {number(quantile(beyond, 0.9))}, worst {number(max(beyond))}; processes of survivors: "
+                  + ("the same" if same else "OTHERS"))
     rows.add("a newcomer: longest gap between steps", "steps", gaps, goal=2, at_least=False,
              note=f"p90 {quantile(gaps, 0.9):.2f}")
     rows.add("control thread, of the workers' CPU time", "%", share, goal=0.5, at_least=False)
+    for kind, module in (("torchrun", "torch"), ("torchft", "torchft")):
+        peer_recovery(rows, args, data, whole, kind, torch_python(module))
 
 
-def thread_ticks(pid):
-    """{thread's name: clock ticks}"""
-    ticks = {}
+def peer_recovery(rows, args, data, whole, kind, python):
+    """The same kill under torchrun or torchft, 64 samples a worker: from the kill to the next finished step."""
+    if python is None:
+        rows.say(f"{kind} is skipped: it is not in MUSTER_VENV")
+        return
+    kills = {"torchrun": 1 if args.quick else 4, "torchft": 2 if args.quick else 8}[kind]
+    try:
+        out, _, _ = run([python, os.path.join(HERE, "peers", "recovery.py"), kind, data, "64", str(kills)])
+    except RuntimeError as problem:
+        rows.say(f"{kind} is skipped: {str(problem)[-300:]}")
+        return
+    answer = json.loads(out.splitlines()[-1])
+    if answer["not_within_patience"]:
+        rows.say(f"{kind}: after {len(answer['recovery_ms'])} kills one from which it did not recover in 90 s")
+    if answer["recovery_ms"]:
+        again = "" if kind == "torchft" else f"; it did {statistics.median(answer['steps_again']):g} steps again"
+        rows.add(f"kill -9 to the next step, beside {kind}", "ms", whole, answer["recovery_ms"], kind,
+                 at_least=False, note=f"ours: no step again{again}")
+
+
+def thread_times(pid):
+    """{thread's name: nanoseconds on a processor}"""
+    times = {}
     for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/stat") as f:
-            name, rest = f.read().split(" (", 1)[1].rsplit(") ", 1)
-        fields = rest.split()
-        ticks[name] = ticks.get(name, 0) + int(fields[11]) + int(fields[12])
-    return ticks
+        with open(f"/proc/{pid}/task/{task}/comm") as f:
+            name = f.read().strip()
+        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+            times[name] = times.get(name, 0) + int(f.read().split()[0])
+    return times
 
 
 def control_share(cluster, tails):
-    """Per cent of the CPU time of all workers that their threads for the coordinator took, over ten seconds."""
-    before = {n: thread_ticks(cluster.processes[n].pid) for n in tails}
-    time.sleep(10)
-    after = {n: thread_ticks(cluster.processes[n].pid) for n in tails}
-    spent = {name: sum(after[n].get(name, 0) - before[n].get(name, 0) for n in tails)
-             for name in {k for ticks in after.values() for k in ticks}}
-    return 100 * spent.get("muster-control", 0) / max(1, sum(spent.values()))
+    """Per cent of the CPU time of all workers that their threads for the coordinator took; one value a second."""
+    shares, before = [], None
+    for _ in range(11):
+        now = {n: thread_times(cluster.processes[n].pid) for n in tails}
+        if before is not None:
+            control = sum(now[n].get("muster-control", 0) - before[n].get("muster-control", 0) for n in tails)
+            everything = sum(sum(now[n].values()) - sum(before[n].values()) for n in tails)
+            shares.append(100 * control / max(1, everything))
+        before = now
+        time.sleep(1)
+    return shares
 
 
 def allreduce(rows, args, python):
@@ -202,12 +229,12 @@ def main():
     if python is None:
         rows.say("PyTorch is skipped: it could not be installed (MUSTER_VENV names its environment)")
     if args.only in ("", "recovery"):
-        recovery(rows, args, data)
+        rows.attempt(recovery, args, data)
     if args.only in ("", "allreduce"):
-        allreduce(rows, args, python)
+        rows.attempt(allreduce, args, python)
     if args.only in ("", "ddp"):
-        ddp(rows, args, data, python)
-    rows.write(args.json)
+        rows.attempt(ddp, args, data, python)
+    sys.exit(rows.end(args.json))
 
 
 if __name__ == "__main__":

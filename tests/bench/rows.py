@@ -4,6 +4,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -15,14 +16,15 @@ class Rows:
     """Prints each row as it is added; written as JSON at the end."""
 
     def __init__(self, part):
-        self.part, self.rows, self.headed = part, [], False
+        self.part, self.rows, self.headed, self.failed = part, [], False, False
+        self.command = f"tests/bench/run.sh {part}"
 
     def add(self, name, unit, ours, peer=None, peer_name="", goal=None, at_least=True, spread=None, note=""):
         """ours and peer: lists of measurements, or one number. The goal is one of the ratio (ours is better than
         the peer so many times) where there is a peer, else of ours. at_least: more is better."""
         row = {"part": self.part, "name": name, "unit": unit, "ours": middle(ours), "peer": middle(peer),
                "peer_name": peer_name, "goal": goal, "note": note,
-               "spread": spread or spread_of(ours), "peer_spread": spread_of(peer)}
+               "spread": spread or spread_of(ours), "peer_spread": spread_of(peer), "command": self.command}
         row["ratio"] = None
         if row["peer"]:
             row["ratio"] = row["ours"] / row["peer"] if at_least else row["peer"] / row["ours"]
@@ -50,6 +52,20 @@ class Rows:
 
     def say(self, text):
         print(f"  {text}", flush=True)
+
+    def attempt(self, measure, *arguments):
+        """One part of several: if it fails that is said, and the others are still measured."""
+        try:
+            measure(self, *arguments)
+        except (RuntimeError, OSError, ValueError, IndexError, KeyError) as problem:
+            self.failed = True
+            self.say(f"FAILED: {measure.__name__}: {type(problem).__name__}: {str(problem)[-1500:]}")
+
+    def end(self, path):
+        """Writes the rows; the exit status: 1 if something could not be measured."""
+        print(f"  ({self.command})", flush=True)
+        self.write(path)
+        return 1 if self.failed else 0
 
     def write(self, path):
         if path:
@@ -93,14 +109,16 @@ def mnist():
 def run(argv, env=None, timeout=600):
     """(stdout, peak resident KiB, seconds of CPU) of a program that ends with 0."""
     begin = time.monotonic()
-    killer = threading.Timer(timeout, lambda: process.kill())
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, **(env or {})})
-    killer.start()
-    out = process.stdout.read()
-    err = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    killer.cancel()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True,
+                                   env={**os.environ, **(env or {})})
+        killer = threading.Timer(timeout, process.kill)
+        killer.start()
+        out = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        killer.cancel()
+        errors.seek(0)
+        err = errors.read()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)} ended with {process.returncode} after "
@@ -108,10 +126,11 @@ def run(argv, env=None, timeout=600):
     return out, usage.ru_maxrss, usage.ru_utime + usage.ru_stime
 
 
-def torch_python():
-    """The interpreter of the benchmark's own environment, made by tests/bench/run.sh; None without torch."""
+def torch_python(module="torch"):
+    """The interpreter of the benchmark's own environment, made by tests/bench/run.sh; None without the module."""
     python = os.path.join(os.environ.get("MUSTER_VENV", ""), "bin", "python")
-    if os.path.exists(python) and subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 0:
+    if os.path.exists(python) and subprocess.run([python, "-c", f"import {module}"],
+                                                 capture_output=True).returncode == 0:
         return python
     return None
 

@@ -38,13 +38,16 @@ for preset in release asan; do
         { tail -20 "build/bench-$preset.log"; exit 69; }
 done
 
-# The peer.
+# The peers. What cannot be installed is skipped by the parts, with a plain word.
 export MUSTER_VENV=${MUSTER_VENV:-$HOME/.cache/muster/venv}
-if ! "$MUSTER_VENV/bin/python" -c 'import torch' 2>/dev/null; then
-    echo "== installing PyTorch into $MUSTER_VENV (once; some minutes)"
-    python3 -m venv "$MUSTER_VENV" && "$MUSTER_VENV/bin/pip" install --quiet torch numpy >"build/bench-venv.log" 2>&1 ||
-        echo "   PyTorch could not be installed (see build/bench-venv.log): its rows are left out"
-fi
+peer() { # MODULE PACKAGES...
+    "$MUSTER_VENV/bin/python" -c "import $1" 2>/dev/null && return
+    echo "== installing $1 into $MUSTER_VENV (once)"
+    { python3 -m venv "$MUSTER_VENV" && "$MUSTER_VENV/bin/pip" install --quiet "${@:2}"; } >"build/bench-$1.log" 2>&1 ||
+        echo "   $1 could not be installed (see build/bench-$1.log): its rows are left out"
+}
+case " $names " in *" control "* | *" worker "* | *" main "*) peer torch torch numpy ;; esac
+case " $names " in *" main "*) peer torchft torchft ;; esac
 
 status=0 rows=()
 for name in $names; do

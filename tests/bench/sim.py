@@ -29,7 +29,7 @@ def main():
     rows.add("64 workers, steps of 60 s, under sanitizers", "times real time", ratios, goal=5000)
     rows.add("events", "1/s", events)
     rows.add("faults struck, each run of 8 histories", "faults", faults)
-    rows.write(args.json)
+    sys.exit(rows.end(args.json))
 
 
 if __name__ == "__main__":

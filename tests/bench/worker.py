@@ -33,6 +33,27 @@ def peers(python, data, threads, steps):
     return json.loads(out)["samples_per_s"], peak
 
 
+def speed(rows, args, data, python, threads, goal):
+    rounds, steps = (2, 20) if args.quick else (9, 40)
+    mine, theirs = [], []
+    for _ in range(rounds):
+        mine.append(ours(args.bin, data, threads, 2 * steps))
+        if python:
+            theirs.append(peers(python, data, threads, steps))
+    rows.add(f"ConvNet fp32, batch {BATCH}, {threads} thread{'s' * (threads > 1)}", "samples/s",
+             [m[0] for m in mine], [t[0] for t in theirs] or None, "PyTorch", goal)
+    if threads == 1:
+        rows.add("peak resident memory", "MiB", [m[1] / 1024 for m in mine],
+                 [t[1] / 1024 for t in theirs] or None, "PyTorch", 4, at_least=False)
+
+
+def op_by_op(rows, args):
+    """Where the time of a step goes."""
+    out, _, _ = run([os.path.join(args.bin, "bench_steptime"), str(BATCH), str(SHARDS), "10" if args.quick else "40"])
+    for line in out.splitlines():
+        rows.say(line)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True)
@@ -40,24 +61,12 @@ def main():
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     rows, python, data = Rows("worker"), torch_python(), mnist()
-    rounds, steps = (2, 20) if args.quick else (7, 60)
     if python is None:
         rows.say("PyTorch is skipped: it could not be installed (MUSTER_VENV names its environment)")
-    for threads, goal in ((1, 2.5), (2, 2.8)):
-        mine, theirs = [], []
-        for _ in range(rounds):
-            mine.append(ours(args.bin, data, threads, 2 * steps))
-            if python:
-                theirs.append(peers(python, data, threads, steps))
-        rows.add(f"ConvNet fp32, batch {BATCH}, {threads} thread{'s' * (threads > 1)}", "samples/s",
-                 [m[0] for m in mine], [t[0] for t in theirs] or None, "PyTorch", goal)
-        if threads == 1:
-            rows.add("peak resident memory", "MiB", [m[1] / 1024 for m in mine],
-                     [t[1] / 1024 for t in theirs] or None, "PyTorch", 4, at_least=False)
-    out, _, _ = run([os.path.join(args.bin, "bench_steptime"), str(BATCH), str(SHARDS), "10" if args.quick else "40"])
-    for line in out.splitlines():
-        rows.say(line)
-    rows.write(args.json)
+    rows.attempt(speed, args, data, python, 1, 2.5)
+    rows.attempt(speed, args, data, python, 2, 2.8)
+    rows.attempt(op_by_op, args)
+    sys.exit(rows.end(args.json))
 
 
 if __name__ == "__main__":
