@@ -83,6 +83,10 @@ static void one_step(struct carrier *carrier, struct session_event *event)
 
 void carrier_step(struct carrier *carrier, struct session_event *event)
 {
+    struct session_event progress = {.type = SESSION_STATUS};
+
+    if (muster_take_status(carrier->muster, &progress.status))
+        one_step(carrier, &progress);
     if (!carrier->failed)
         one_step(carrier, event);
     while (carrier->failed) {
@@ -115,13 +119,10 @@ static void close_all(struct carrier *carrier)
 static void woken(uv_async_t *async)
 {
     struct carrier *carrier = async->data;
-    struct session_event event = {.type = SESSION_STATUS};
+    struct session_event event;
     struct said said;
 
     muster_take_said(carrier->muster, &said);
-    event.status = said.status;
-    if (said.has_status)
-        carrier_step(carrier, &event);
     while (said.commands) {
         struct command *command = said.commands;
 

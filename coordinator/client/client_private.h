@@ -137,14 +137,16 @@ void muster_queue_news(struct muster *muster, const struct session_delivery *del
 
 /* What the program said since the last call. */
 struct said {
-    struct command *commands;     /* oldest first; to be freed one by one */
-    bool has_status;              /* status is new */
-    struct session_status status; /* the newest */
-    bool give_up;                 /* stop the session */
-    bool close;                   /* stop the session and end the thread */
+    struct command *commands; /* oldest first; to be freed one by one */
+    bool give_up;             /* stop the session */
+    bool close;               /* stop the session and end the thread */
 };
 
 void muster_take_said(struct muster *muster, struct said *said);
+
+/* The newest progress, if it is new. Nobody is woken for it: it is taken before whatever the
+ * session does next, a beat at the latest, so that a program may tell it at every turn. */
+bool muster_take_status(struct muster *muster, struct session_status *status);
 
 /* The last connection is closed. */
 void muster_set_quiet(struct muster *muster);

@@ -84,15 +84,25 @@ void muster_take_said(struct muster *muster, struct said *said)
     uv_mutex_lock(&muster->mutex);
     *said = (struct said){
         .commands = muster->commands,
-        .has_status = muster->has_status,
-        .status = muster->status,
         .give_up = muster->given_up,
         .close = muster->closing,
     };
     muster->commands = NULL;
     muster->commands_end = &muster->commands;
+    uv_mutex_unlock(&muster->mutex);
+}
+
+bool muster_take_status(struct muster *muster, struct session_status *status)
+{
+    bool is_new;
+
+    uv_mutex_lock(&muster->mutex);
+    is_new = muster->has_status;
+    if (is_new)
+        *status = muster->status;
     muster->has_status = false;
     uv_mutex_unlock(&muster->mutex);
+    return is_new;
 }
 
 /* ---- events ---- */

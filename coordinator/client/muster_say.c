@@ -14,16 +14,12 @@ void muster_progress(struct muster *muster, const struct muster_progress *progre
         .entered = progress->entered,
         .left = progress->left,
     };
-    bool first;
 
     client_copy_text(status.entered_what, sizeof status.entered_what, progress->entered_what);
     uv_mutex_lock(&muster->mutex);
-    first = !muster->has_status;
     muster->status = status;
     muster->has_status = true;
     uv_mutex_unlock(&muster->mutex);
-    if (first)
-        carrier_wake(muster->carrier);
 }
 
 enum muster_status muster_entered(struct muster *muster, const struct muster_position *position,

@@ -89,25 +89,44 @@ void member_lost(struct core *core, struct member *m, const char *why, uint64_t 
     }
 }
 
+static void close_connection(struct core *core, core_conn conn)
+{
+    struct core_action *close = core_act(core, CORE_ACTION_CLOSE);
+
+    close->conns = &core->conns[core->conns_used];
+    close->conn_count = 1;
+    core_list_add(core, conn);
+}
+
 /* A member that is out although its connection stands: it is told so. */
 static void evict(struct core *core, struct member *m, const char *why, uint64_t detect_us)
 {
     struct job *job = &core->jobs[m->job];
 
     if (m->conn != 0) {
-        core_conn conn = m->conn;
-        struct core_message *message = core_send(core, conn, CORE_REFUSED, job);
-        struct core_action *close = core_act(core, CORE_ACTION_CLOSE);
+        struct core_message *message = core_send(core, m->conn, CORE_REFUSED, job);
 
         message->refused.why = CORE_REFUSAL_EVICTED;
         message->refused.exit_code = 75;
         message->refused.text =
             core_say(core, "declared lost: %s; join again as a new member", why);
-        close->conns = &core->conns[core->conns_used];
-        close->conn_count = 1;
-        core_list_add(core, conn);
+        close_connection(core, m->conn);
     }
     member_lost(core, m, why, detect_us);
+    job_try(core, job);
+}
+
+/* One that is silent is told nothing: what is sent now would come after the silence, when perhaps
+ * nothing was formed without it (all were silent, because it is we who were cut off), and it may
+ * come back. If something was, its re-attachment is refused. */
+static void evict_silent(struct core *core, struct member *m, uint64_t silent_us)
+{
+    struct job *job = &core->jobs[m->job];
+
+    if (m->conn != 0)
+        close_connection(core, m->conn);
+    member_lost(core, m, core_say(core, "silent for %llu ms", (unsigned long long)silent_us / 1000),
+                silent_us);
     job_try(core, job);
 }
 
@@ -308,8 +327,7 @@ static void judge_member(struct core *core, struct job *job, struct member *m, b
     if (m->state == MEMBER_LOST || m->released)
         return;
     if (silent_us > lease_us(core, m, patience)) {
-        evict(core, m, core_say(core, "silent for %llu ms", (unsigned long long)silent_us / 1000),
-              silent_us);
+        evict_silent(core, m, silent_us);
     } else if (m->accused_us != 0 && core->now_us > m->accused_us + 2 * beat_us) {
         m->accused_us = 0;
         if (job->state == CORE_JOB_RUNNING)

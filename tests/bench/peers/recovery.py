@@ -38,8 +38,8 @@ class Job:
     def start(self):
         if self.kind == "torchrun":
             self.spawn([sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node",
-                        str(WORKERS), "--max-restarts", "100", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",
-                        "--monitor-interval", "0.01", "--shutdown-timeout", "1", "--rdzv-conf",
+                        str(WORKERS), "--max-restarts", "100", "--rdzv-backend", "c10d", "--rdzv-endpoint",
+                        "127.0.0.1:0", "--monitor-interval", "0.01", "--shutdown-timeout", "1", "--rdzv-conf",
                         "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3,close_timeout=1,"
                         "heartbeat_timeout=1", *self.trainer])
             return
