@@ -17,7 +17,7 @@ tidy     | quick full soak | 1  | part_ctest asan tidy
 unit     | quick full soak | 3  | part_ctest asan unit
 sim      | quick full      | 6  | part_ctest asan sim
 daemon   | full soak       | 3  | part_python tests/integration/test_daemon.py
-net      | full soak       | 6  | part_python tests/integration/test_net.py
+net      | full soak       | 8  | part_python tests/integration/test_net.py
 simhours | full            | 6  | part_ctest asan simhours
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration

@@ -321,7 +321,7 @@ def a_coordinator_that_is_cut_off_stops_nobody(hosts):
     with Spread(BIN, hosts) as cluster:
         cluster.start()
         for i in (1, 2):
-            cluster.put(i, f"w{i}", *common(30, low=2))
+            cluster.put(i, f"w{i}", *common(24, low=2))
         cluster.wait_steps("w1", 8)
         hosts.drop(0)
         at, begin = len(cluster.events("w1", "step")), time.monotonic()
@@ -330,7 +330,7 @@ def a_coordinator_that_is_cut_off_stops_nobody(hosts):
         hosts.heal()
         for name in ("w1", "w2"):
             cluster.join(name)
-        judge(cluster, ("w1", "w2"), 30)
+        judge(cluster, ("w1", "w2"), 24)
 
 
 @test
