@@ -163,18 +163,32 @@ static uint64_t arrived_us(struct sim *sim, uint32_t index)
     return last_us;
 }
 
-/* 8: one that is told that it was silent too long, over a connection that stands. */
-static void check_evicted(struct sim *sim, uint32_t conn, const struct wire_message *message)
+void sim_check_closing(struct sim *sim, uint32_t conn)
 {
+    sim->check.closing = sim->net.conns[conn].member;
+    sim->check.closing_us = sim->now_us;
+    sim->check.closing_arrived_us =
+        sim->net.conns[conn].heard_us != 0 ? arrived_us(sim, conn) : 0;
+}
+
+/* 8: one that is put out as silent, over a connection that stood until then. Its name ends with
+ * its pid, 1000 + member. */
+void sim_check_log(struct sim *sim, const char *text)
+{
+    const struct sim_check *check = &sim->check;
     uint64_t lease_us = (uint64_t)sim->coord.times.beat_ms * sim->coord.times.lost_beats * 1000;
-    uint64_t silent_us = sim->now_us - arrived_us(sim, conn);
-    if (strstr(message->refused.text, "silent") != NULL && sim->net.conns[conn].heard_us != 0 &&
-        silent_us + 1000 < lease_us) {
+    const char *lost = strstr(text, " is lost: silent for "), *pid = strstr(text, "pid ");
+    uint64_t silent_us = sim->now_us - check->closing_arrived_us;
+
+    if (lost == NULL || pid == NULL || pid > lost || check->closing_us != sim->now_us ||
+        strtoul(pid + 4, NULL, 10) != 1000 + check->closing || check->closing_arrived_us == 0) {
+        return;
+    }
+    if (silent_us + 1000 < lease_us) {
         sim_fail(sim,
-                 "worker %u is evicted (%s), but its connection stands and something came over it "
+                 "worker %u is put out (%s), but its connection stood and something came over it "
                  "%" PRIu64 " ms ago; its lease is %" PRIu64 " ms",
-                 sim->net.conns[conn].member, message->refused.text, silent_us / 1000,
-                 lease_us / 1000);
+                 check->closing, text, silent_us / 1000, lease_us / 1000);
     }
 }
 
@@ -191,7 +205,7 @@ static void check_over(struct sim *sim, const struct wire_message *message)
     }
 }
 
-void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *message)
+void sim_check_told(struct sim *sim, const struct wire_message *message)
 {
     switch (message->header.type) {
     case FRAME_GENERATION:
@@ -204,7 +218,6 @@ void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *m
         sim->check.done_told = sim->check.done_once = true;
         break;
     case FRAME_REFUSED:
-        check_evicted(sim, conn, message);
         sim->check.done_told |= message->refused.why == WIRE_REFUSAL_DONE;
         sim->check.done_once |= sim->check.done_told;
         sim->check.job_failed |= message->refused.why == WIRE_REFUSAL_FAILED;

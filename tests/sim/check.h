@@ -43,6 +43,9 @@ struct sim_generation {
 };
 
 struct sim_check {
+    uint32_t closing;        /* member whose connection the coordinator closed last */
+    uint64_t closing_us;     /* when it did; 0 = it has closed none */
+    uint64_t closing_arrived_us; /* when something had come over it last; 0 = nothing had */
     uint64_t *chain;         /* owned; [steps + 1] */
     struct sim_generation *generations; /* owned, in the order in which they were told first */
     uint32_t generation_count;
@@ -66,7 +69,11 @@ void sim_check_init(struct sim *sim);
 void sim_check_release(struct sim *sim);
 
 /* The coordinator's side: a message leaves for a connection, has come. */
-void sim_check_told(struct sim *sim, uint32_t conn, const struct wire_message *message);
+void sim_check_told(struct sim *sim, const struct wire_message *message);
+
+/* The coordinator closes a connection; it says something in its log. */
+void sim_check_closing(struct sim *sim, uint32_t conn);
+void sim_check_log(struct sim *sim, const char *text);
 void sim_check_said(struct sim *sim, uint32_t conn, const struct wire_message *message);
 
 /* The workers' side. */

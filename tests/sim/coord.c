@@ -64,7 +64,7 @@ static void act_send(struct sim *sim, const struct core_action *action)
                      frame_type_name(message.header.type));
             return;
         }
-        sim_check_told(sim, conn, &message);
+        sim_check_told(sim, &message);
         sim_net_say(sim, conn, SIM_END_COORD, &message);
         if (sim_strike_duplicates(sim, sim->net.conns[conn].member, &message)) {
             sim_net_say(sim, conn, SIM_END_COORD, &message);
@@ -101,6 +101,7 @@ static void act(struct sim *sim, const struct core_action *action)
     case CORE_ACTION_CLOSE:
         conn = conn_of(sim, action->conns[0]);
         if (conn != SIM_NO_CONN) {
+            sim_check_closing(sim, conn);
             sim_net_hang_up(sim, conn, SIM_END_COORD);
         }
         break;
@@ -112,6 +113,7 @@ static void act(struct sim *sim, const struct core_action *action)
         break;
     case CORE_ACTION_LOG:
         sim_trace(sim, "coordinator  %s: %s", levels[action->level], action->text);
+        sim_check_log(sim, action->text);
         break;
     case CORE_ACTION_ANSWER:
         sim_trace(sim, "coordinator  answers the operator: %s", action->text);
