@@ -366,16 +366,18 @@ static uint32_t mass_patience(const struct core *core, const struct job *job)
 
 static void tick_job(struct core *core, struct job *job)
 {
-    bool others_wait = false;
+    uint64_t limit_us = (uint64_t)core->times.beat_ms * 1000 * core->times.lost_beats;
+    bool others_wait = false, due = false;
     uint32_t patience = 0, late = 0;
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        bool silent = m->kind == CORE_WORKER && core->now_us - m->seen_us > limit_us;
+
         others_wait |= m->in_generation && m->phase == CORE_PHASE_EXCHANGE;
-        late += m->kind == CORE_WORKER && m->in_generation &&
-                core->now_us - m->seen_us > (uint64_t)core->times.beat_ms * 1000 *
-                                                core->times.lost_beats;
+        late += silent && m->in_generation;
+        due |= silent && m->state != MEMBER_LOST && !m->released;
     }
-    if (late > 1)
+    if (late > 1 && due) /* else there is nobody to be patient with */
         patience = mass_patience(core, job);
     for (struct member *m = member_first(core, job), *next; m != NULL; m = next) {
         next = member_next(core, m);

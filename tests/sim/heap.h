@@ -7,7 +7,11 @@
  *   sim_heap_release(&heap);
  *
  * An event is never taken back: who changes his mind gives the target a new serial and ignores the
- * old one. */
+ * old one.
+ *
+ * Time never goes back, so this is a radix heap (Ahuja, Mehlhorn, Orlin, Tarjan: Faster algorithms
+ * for the shortest path problem, JACM 37(2), 1990): a push touches one place, and an event moves a
+ * few times in all. */
 #ifndef SIM_HEAP_H
 #define SIM_HEAP_H
 
@@ -15,9 +19,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define SIM_HEAP_BUCKETS 65u
+
 struct sim_event {
     uint64_t at_us;   /* virtual time */
-    uint64_t order;   /* set by push: breaks ties */
     uint64_t value;   /* by kind */
     uint32_t kind;    /* enum sim_event_kind of sim.h */
     uint32_t target;  /* index of what it is for, by kind */
@@ -25,16 +30,21 @@ struct sim_event {
     uint32_t extra;   /* by kind */
 };
 
+struct sim_bucket {
+    struct sim_event *list; /* in the order in which they were pushed; owned */
+    size_t count;           /* events in it */
+    size_t capacity;        /* events that fit */
+};
+
 struct sim_heap {
-    struct sim_event *list;  /* 4-ary heap; owned */
-    size_t count;            /* events in it */
-    size_t capacity;         /* events that fit */
-    uint64_t orders;         /* events pushed so far */
+    struct sim_bucket buckets[SIM_HEAP_BUCKETS]; /* by the highest bit in which at_us and last_us
+                                                    differ, plus one; 0: at last_us */
+    size_t taken;                                /* events of bucket 0 that were popped already */
+    uint64_t last_us;                            /* the earliest time that may still be pushed */
 };
 
 void sim_heap_init(struct sim_heap *heap);
 void sim_heap_release(struct sim_heap *heap);
-void sim_heap_clear(struct sim_heap *heap);
 void sim_heap_push(struct sim_heap *heap, const struct sim_event *event);
 bool sim_heap_pop(struct sim_heap *heap, struct sim_event *event);
 
