@@ -20,7 +20,7 @@ add_compile_options(
     -ffp-contract=off -fno-fast-math
     -fno-common -fvisibility=hidden -g)
 set(CMAKE_C_FLAGS_RELEASE "-O2")
-set(CMAKE_C_FLAGS_DEBUG "-O1")
+set(CMAKE_C_FLAGS_DEBUG "-O2")
 
 if(SANITIZE STREQUAL "address")
     add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all
