@@ -297,6 +297,22 @@ void compute_evaluate(struct trainer *t)
 
 /* ---- threads -------------------------------------------------------------------------------- */
 
+/* One shard of blanks, so that kernels and memory are warm when this worker's first step keeps
+ * others waiting. */
+static int warm_up(struct trainer *t, struct lane *lane)
+{
+    float *leaf = sums_leaf(&t->sums);
+
+    if (leaf == NULL)
+        return 1;
+    memset(lane->images, 0, (size_t)t->shape.shard_samples * MNIST_PIXELS);
+    memset(lane->labels, 0, t->shape.shard_samples);
+    model_load(lane->model, state_params(&t->state), UINT64_MAX /* no version of a job */);
+    model_shard(lane->model, lane->images, lane->labels, t->shape.shard_samples, leaf, NULL, NULL);
+    sums_drop(&t->sums, leaf);
+    return 0;
+}
+
 static int lane_enter(void *owner, uint32_t thread)
 {
     struct trainer *t = owner;
@@ -310,7 +326,7 @@ static int lane_enter(void *owner, uint32_t thread)
         model_open(t->ops, lane->stream, t->state.spec, t->shape.shard_samples, &lane->model,
                    &error) != DEVICE_OK)
         return 1;
-    return 0;
+    return warm_up(t, lane);
 }
 
 static void lane_leave(void *owner, uint32_t thread)

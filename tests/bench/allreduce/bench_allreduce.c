@@ -29,6 +29,8 @@
 #define STEPS_MAX 200000
 #define BLOCK_FLOATS 2048            /* additions go block by block, so that temporaries stay in a
                                         cache */
+#define HUGE_PAGE_BYTES (UINT64_C(2) << 20)
+#define LARGE_BYTES (UINT64_C(8) << 20)
 #define BUCKET_BYTES (768 * 1024)    /* wished; there are EXCHANGE_BUCKETS_MAX at most */
 
 /* What the processes share. */
@@ -397,11 +399,17 @@ static void check_sum(const struct rank *rank)
     }
 }
 
+/* Huge pages for large buffers, as the worker's device does it. */
 static float *floats_new(uint64_t count)
 {
-    float *data = aligned_alloc(4096, (count * sizeof *data + 4096) / 4096 * 4096);
+    uint64_t align = count * sizeof(float) >= LARGE_BYTES ? HUGE_PAGE_BYTES : 4096;
+    uint64_t bytes = (count * sizeof(float) + align) / align * align;
+    float *data = aligned_alloc(align, bytes);
     if (data == NULL) {
         die("out of memory");
+    }
+    if (align == HUGE_PAGE_BYTES) {
+        (void)madvise(data, bytes, MADV_HUGEPAGE);
     }
     memset(data, 0, count * sizeof *data);
     return data;

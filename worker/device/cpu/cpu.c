@@ -8,6 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+#define LARGE_BYTES     (4 * HUGE_PAGE_BYTES)
 
 /* oneDNN's instruction set is the process's: the first device that is opened pins it. */
 static pthread_mutex_t pin_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -99,14 +103,21 @@ static void cpu_fingerprint(const struct device *device, char *text, size_t text
                    device->isa, device_cpu_version());
 }
 
+/* Large buffers are of huge pages where the system has some: they are read from end to end, which
+ * small pages slow down by a tenth. */
 static void *cpu_alloc(struct device *device, size_t bytes)
 {
-    size_t rounded = (bytes + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN;
-    void *memory = aligned_alloc(DEVICE_ALIGN, rounded > 0 ? rounded : DEVICE_ALIGN);
+    bool large = bytes >= LARGE_BYTES;
+    size_t align = large ? HUGE_PAGE_BYTES : DEVICE_ALIGN;
+    size_t rounded = (bytes + align - 1) / align * align;
+    void *memory = aligned_alloc(align, rounded > 0 ? rounded : align);
 
     (void)device;
-    if (memory != NULL)
-        memset(memory, 0, rounded);
+    if (memory == NULL)
+        return NULL;
+    if (large)
+        (void)madvise(memory, rounded, MADV_HUGEPAGE);
+    memset(memory, 0, rounded);
     return memory;
 }
 
