@@ -37,7 +37,7 @@ case "$mode" in
     *) echo "usage: tests/run.sh [quick|full|soak [MINUTES]] [--list]" >&2; exit 64 ;;
 esac
 
-export ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=0
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:halt_on_error=1:abort_on_error=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=halt_on_error=1:suppressions=$top/tests/support/tsan.supp
 export LSAN_OPTIONS=suppressions=$top/tests/support/lsan.supp:print_suppressions=0

@@ -45,7 +45,8 @@ void bench_step_type(struct bench *bench, enum session_event_type type)
 
 void bench_hear(struct bench *bench, const struct wire_message *message)
 {
-    bench_step(bench, (struct session_event){.type = SESSION_MESSAGE, .message = message});
+    bench->heard = *message;
+    bench_step(bench, (struct session_event){.type = SESSION_MESSAGE, .message = &bench->heard});
 }
 
 void bench_wake_at(struct bench *bench, uint64_t now_us)

@@ -11,6 +11,7 @@ struct bench {
     struct session_config config;
     struct session session;
     struct session_actions actions;
+    struct wire_message heard; /* the last one: deliveries of its step point here */
     void *memory;
     uint64_t now_us;
     uint64_t random;
