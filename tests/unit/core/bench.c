@@ -23,6 +23,11 @@ struct bench *bench_new(void)
     return b;
 }
 
+void bench_take_times(struct bench *b)
+{
+    b->core = core_init(b->memory, &b->limits, &b->times, b->now_us);
+}
+
 void bench_free(struct bench *b)
 {
     free(b->memory);
@@ -173,7 +178,8 @@ core_conn bench_hello(struct bench *b, struct bench_hello hello)
         .plan = hello.plan, .applied = hello.applied};
     message.hello.member_id.byte[0] = (uint8_t)number;
     message.hello.secret.byte[0] = (uint8_t)(hello.secret != 0 ? hello.secret : number);
-    b->members[conn] = (struct bench_member){number, false, CORE_PHASE_WAITING, hello.applied};
+    b->members[conn] = (struct bench_member){
+        .number = number, .phase = CORE_PHASE_WAITING, .step = hello.applied};
     happen(b, (struct core_event){.type = CORE_EVENT_OPENED, .conn = conn});
     bench_say(b, conn, message);
     return conn;
@@ -224,9 +230,12 @@ void bench_barrier(struct bench *b, core_conn conn, const char *name, uint64_t s
 
 static void beat(struct bench *b, core_conn conn)
 {
-    bench_say(b, conn, (struct core_message){
-                           .type = CORE_BEAT, .step = b->members[conn].step,
-                           .beat = {.phase = b->members[conn].phase, .entered_what = ""}});
+    const struct bench_member *m = &b->members[conn];
+    uint64_t age_us = m->phase_us != 0 ? b->now_us - m->phase_us : 0;
+    bench_say(b, conn, (struct core_message){.type = CORE_BEAT, .step = m->step,
+                                             .beat = {.phase = m->phase,
+                                                      .phase_age_ms = age_us / 1000,
+                                                      .entered_what = ""}});
 }
 
 void bench_tick(struct bench *b)

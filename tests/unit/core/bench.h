@@ -28,6 +28,7 @@ struct bench_member {
     uint32_t number;               /* of its identity; 0 = nobody has this connection */
     bool silent;                   /* does not beat */
     enum core_phase phase;         /* told with its beats */
+    uint64_t phase_us;             /* since when it has been in it; 0 = since the beat */
     uint64_t step;                 /* told with its beats */
 };
 
@@ -67,6 +68,8 @@ struct bench {
 };
 
 struct bench *bench_new(void);
+/* Begins again, with b->times as they are now. */
+void bench_take_times(struct bench *b);
 void bench_free(struct bench *b);
 /* The coordinator's process ends and begins again with the newest record. */
 void bench_restart(struct bench *b);
