@@ -5,7 +5,9 @@
  *      conns_send, whose caller is in the middle of carrying out actions: a send that fails marks
  *      the slot doomed and the next conns_judge or the idle sweep closes it.
  *   3. Strangers are linked in the order in which they were accepted: the oldest is first.
- *   4. Memory of a body that comes in parts belongs to the parser and is freed with the slot. */
+ *   4. Memory of a body that comes in parts belongs to the parser and is freed with the slot.
+ *   5. stranger_bytes is the sum of body_bytes of all strangers, waiting_bytes that of the blobs and
+ *      write jobs that there are. */
 #include "server/conn.h"
 
 #include <assert.h>
@@ -42,6 +44,7 @@ struct conn {
     uint64_t frame_us;          /* first byte of an unfinished frame, 0 = none */
     uint64_t write_us;          /* last progress of a queue that is not empty, 0 = empty */
     size_t queued_bytes;        /* see queue_cost() */
+    size_t body_bytes;          /* memory of a stranger's unfinished frame */
     const char *doomed;         /* why it must be closed at the next chance, or NULL */
     uint32_t index;
     uint32_t serial;
@@ -61,6 +64,8 @@ struct conns {
     uint32_t *free_slots;       /* a stack of indices */
     uint32_t free_count;
     uint32_t oldest, newest;    /* strangers */
+    size_t stranger_bytes;      /* memory of their unfinished frames */
+    size_t waiting_bytes;       /* memory of everything that waits to be written */
     uint32_t doomed_count;
     bool stalled;               /* the listener has a connection that was not taken */
     bool stopping;
@@ -77,6 +82,8 @@ void conn_limits_default(struct conn_limits *limits)
     limits->frame_ms = 10000;
     limits->write_ms = 10000;
     limits->queue_bytes = 4 * FRAME_BODY_MAX_BYTES;
+    limits->stranger_bytes = 64 * FRAME_BODY_MAX_BYTES;
+    limits->waiting_bytes = 512 * FRAME_BODY_MAX_BYTES;
 }
 
 static uint64_t id_of(const struct conn *conn)
@@ -114,11 +121,18 @@ static void stranger_link(struct conns *conns, struct conn *conn)
     conns->counters.strangers++;
 }
 
+static void stranger_body(struct conn *conn, size_t bytes)
+{
+    conn->conns->stranger_bytes += bytes - conn->body_bytes;
+    conn->body_bytes = bytes;
+}
+
 static void stranger_unlink(struct conns *conns, struct conn *conn)
 {
     if (!conn->stranger)
         return;
     conn->stranger = false;
+    stranger_body(conn, 0);
     if (conn->older != NOBODY)
         conns->slots[conn->older]->newer = conn->newer;
     else
@@ -180,6 +194,39 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
     *buffer = uv_buf_init((char *)conn->conns->read_memory, READ_BYTES);
 }
 
+/* Strangers share a budget for frames that come in parts: the oldest such makes room. */
+static void stranger_make_room(struct conn *conn, size_t bytes)
+{
+    struct conns *conns = conn->conns;
+    uint32_t next = conns->oldest;
+
+    while (next != NOBODY && conns->stranger_bytes + bytes > conns->limits.stranger_bytes) {
+        struct conn *other = conns->slots[next];
+
+        next = other->newer;
+        if (other == conn || other->body_bytes == 0)
+            continue;
+        conns->counters.slow++;
+        conn_end(other, "its frame came slowly, and newer connections needed the memory");
+    }
+}
+
+static bool give_memory(struct conn *conn)
+{
+    size_t bytes = conn->parser.header.body_bytes;
+    uint8_t *memory;
+
+    if (conn->stranger)
+        stranger_make_room(conn, bytes);
+    memory = malloc(bytes);
+    if (memory == NULL)
+        return false;
+    if (conn->stranger)
+        stranger_body(conn, bytes);
+    frame_parser_give(&conn->parser, memory);
+    return true;
+}
+
 /* Hands one whole frame up; false when the connection is gone afterwards. */
 static bool deliver(struct conn *conn, uint64_t id)
 {
@@ -188,6 +235,7 @@ static bool deliver(struct conn *conn, uint64_t id)
 
     conns->counters.frames_in++;
     conn->frame_us = 0;
+    stranger_body(conn, 0);
     conns->events.frame_cb(conns->owner, id, &conn->parser.header, conn->parser.body);
     if (conn->state != CONN_OPEN || conn->serial != (uint32_t)(id >> 32))
         return false;
@@ -207,7 +255,6 @@ static bool frame_begun(const struct frame_parser *parser)
 static void read_input(struct conn *conn, const uint8_t *bytes, size_t length)
 {
     uint64_t id = id_of(conn);
-    uint8_t *memory;
 
     for (;;) {
         switch (frame_parser_feed(&conn->parser, &bytes, &length)) {
@@ -216,12 +263,10 @@ static void read_input(struct conn *conn, const uint8_t *bytes, size_t length)
                 return;
             break;
         case FRAME_NEED_MEMORY:
-            memory = malloc(conn->parser.header.body_bytes);
-            if (memory == NULL) {
+            if (!give_memory(conn)) {
                 conn_end(conn, "no memory for its frame");
                 return;
             }
-            frame_parser_give(&conn->parser, memory);
             break;
         case FRAME_BROKEN:
             conn->conns->counters.refused_frames++;
@@ -297,6 +342,7 @@ static void slot_open(struct conns *conns, struct conn *conn)
     conn->frame_us = 0;
     conn->write_us = 0;
     conn->queued_bytes = 0;
+    conn->body_bytes = 0;
     conn->doomed = NULL;
     conn->leaving = false;
     frame_parser_init(&conn->parser, FRAME_STATE_STRANGER);
@@ -342,10 +388,26 @@ static void on_connection(uv_stream_t *listener, int status)
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static void blob_release(struct blob *blob)
+static void blob_release(struct conns *conns, struct blob *blob)
 {
-    if (blob != NULL && --blob->references == 0)
-        free(blob);
+    if (blob == NULL || --blob->references > 0)
+        return;
+    conns->waiting_bytes -= sizeof *blob + blob->bytes;
+    free(blob);
+}
+
+/* NULL: no memory. */
+static struct blob *blob_new(struct conns *conns, const uint8_t *frame, size_t bytes)
+{
+    struct blob *blob = malloc(sizeof *blob + bytes);
+
+    if (blob == NULL)
+        return NULL;
+    blob->references = 1;
+    blob->bytes = bytes;
+    memcpy(blob->data, frame, bytes);
+    conns->waiting_bytes += sizeof *blob + bytes;
+    return blob;
 }
 
 /* What a waiting frame takes from the budget: with its bookkeeping, which for an answer of some 40
@@ -361,7 +423,8 @@ static void on_written(uv_write_t *request, int status)
     struct conn *conn = job->conn;
 
     conn->queued_bytes -= queue_cost(job->blob->bytes);
-    blob_release(job->blob);
+    conn->conns->waiting_bytes -= sizeof *job;
+    blob_release(conn->conns, job->blob);
     free(job);
     if (conn->state != CONN_OPEN)
         return;
@@ -379,15 +442,9 @@ static int queue_rest(struct conn *conn, struct blob **blob, const uint8_t *fram
     struct write_job *job;
     uv_buf_t buffer;
 
-    if (*blob == NULL) {
-        *blob = malloc(sizeof **blob + bytes);
-        if (*blob == NULL)
-            return UV_ENOMEM;
-        (*blob)->references = 1;
-        (*blob)->bytes = bytes;
-        memcpy((*blob)->data, frame, bytes);
-    }
-    job = malloc(sizeof *job);
+    if (*blob == NULL)
+        *blob = blob_new(conn->conns, frame, bytes);
+    job = *blob != NULL ? malloc(sizeof *job) : NULL;
     if (job == NULL)
         return UV_ENOMEM;
     job->request.data = job;
@@ -399,10 +456,22 @@ static int queue_rest(struct conn *conn, struct blob **blob, const uint8_t *fram
         return UV_EPIPE;
     }
     (*blob)->references++;
+    conn->conns->waiting_bytes += sizeof *job;
     if (conn->queued_bytes == 0)
         conn->write_us = now_us(conn->conns);
     conn->queued_bytes += queue_cost(bytes);
     return 0;
+}
+
+/* May so much more wait for it? When all queues together are too long, for nobody who is behind
+ * already. */
+static bool may_queue(const struct conn *conn, size_t bytes)
+{
+    const struct conn_limits *limits = &conn->conns->limits;
+
+    if (conn->queued_bytes > 0 && conn->conns->waiting_bytes + bytes > limits->waiting_bytes)
+        return false;
+    return conn->queued_bytes + queue_cost(bytes) <= limits->queue_bytes;
 }
 
 static void send_one(struct conn *conn, struct blob **blob, const uint8_t *frame, size_t bytes)
@@ -421,7 +490,7 @@ static void send_one(struct conn *conn, struct blob **blob, const uint8_t *frame
         if (written == bytes)
             return;
     }
-    if (conn->queued_bytes + queue_cost(bytes) > conn->conns->limits.queue_bytes) {
+    if (!may_queue(conn, bytes)) {
         conn_doom(conn, "it does not read what is sent to it");
         return;
     }
@@ -442,7 +511,7 @@ void conns_send(struct conns *conns, const uint64_t *ids, size_t count, const ui
         conns->counters.frames_out++;
         send_one(conn, &blob, frame, frame_bytes);
     }
-    blob_release(blob);
+    blob_release(conns, blob);
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */

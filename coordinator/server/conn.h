@@ -14,8 +14,10 @@
  * Budgets: a stranger has handshake_ms for its first frame, a frame begun has frame_ms to be
  * complete, and a peer that does not read is dropped when more than queue_bytes wait for it or
  * nothing has left for write_ms. Beyond stranger_count strangers the oldest is dropped for the
- * newest, so that a flood of silent connections cannot keep members out. Beyond conn_count nothing
- * is accepted until one closes.
+ * newest, so that a flood of silent connections cannot keep members out, and so is the oldest with
+ * half a frame when those of all strangers take more than stranger_bytes. When more than
+ * waiting_bytes wait to be written in all, who is behind already is dropped. Beyond conn_count
+ * nothing is accepted until one closes.
  *
  * A connection's id is index + serial number and is never used again, so that an id that outlived
  * its connection does nothing. */
@@ -40,6 +42,8 @@ struct conn_limits {
     uint32_t frame_ms;       /* from a frame's first byte to its last */
     uint32_t write_ms;       /* without any progress of a queue that is not empty */
     uint32_t queue_bytes;    /* waiting to be written to one peer */
+    size_t stranger_bytes;   /* memory of the unfinished frames of all strangers; at least a frame */
+    size_t waiting_bytes;    /* memory of what waits to be written to all */
 };
 
 struct conn_events {

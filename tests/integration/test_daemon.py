@@ -318,16 +318,53 @@ def a_frame_that_stops_anywhere_is_shown_out(cluster):
         member.close()
 
 
+def lean_coordinator(cluster):
+    """One whose memory can be watched: AddressSanitizer does not keep what was freed."""
+    options = os.environ.get("ASAN_OPTIONS", "")
+    os.environ["ASAN_OPTIONS"] = options + ":quarantine_size_mb=1"
+    try:
+        return cluster.coordinator()
+    finally:
+        os.environ["ASAN_OPTIONS"] = options
+
+
+@test
+def half_frames_of_strangers_cost_little(cluster):
+    """Each the longest HELLO there may be, without its last byte: together they have one budget, and who comes with
+    a whole one is served meanwhile."""
+    count, budget_kib = 400, 32 * 1024  # conn_limits.stranger_bytes
+    daemon = lean_coordinator(cluster)
+    good = Load(cluster, "good", 20, 0, "--job", "good", "--of", "20")
+    good.say("join")
+    good.wait("joined")
+    before, peak, held = memory_kib(daemon), 0, []
+    body, with_roster = bytes(512 * 1024), 1
+    half = wire.HEADER.pack(wire.MAGIC, 1, wire.HELLO, with_roster, len(body), 0, 0, 0) + body[:-1]
+    for index in range(count):
+        stranger = dial(cluster)
+        try:
+            stranger.sendall(half)
+        except OSError:
+            pass
+        held.append(stranger)
+        peak = max(peak, memory_kib(daemon))
+        if index == count // 2:
+            good.say("barrier beside-them")
+            good.wait("released", 30)
+    check_barriers([good], 20, 1)
+    late = Load(cluster, "late", 20, 0, "--job", "late", "--of", "20")
+    late.say("join")
+    late.wait("joined")
+    for stranger in held:
+        stranger.close()
+    expect(peak - before < 2 * budget_kib, f"{count} half frames cost {peak - before} KiB")
+
+
 @test
 def members_that_do_not_read_cost_little(cluster):
     """Beats without pause whose answers nobody reads: small frames must not cost more than their budget."""
     count, budget_kib = 20, 2 * 1024  # conn_limits.queue_bytes
-    options = os.environ.get("ASAN_OPTIONS", "")
-    os.environ["ASAN_OPTIONS"] = options + ":quarantine_size_mb=1"  # else freed memory is counted too
-    try:
-        daemon = cluster.coordinator()
-    finally:
-        os.environ["ASAN_OPTIONS"] = options
+    daemon = lean_coordinator(cluster)
     good = Load(cluster, "good", 20, 0, "--job", "good", "--of", "20")
     good.say("join")
     good.wait("joined")
