@@ -177,6 +177,40 @@ class ProtocolTest(unittest.TestCase):
         self.assertEqual(witness.barrier("x", timeout_s=20)[0], mc.RELEASED)
         witness.goodbye()
 
+    def worker(self, job, identity, **changed):
+        """HELLO of a worker; the values are those of a job of this test's, unless changed."""
+        values = {"secret": b"s" * 16, "spec": "lr=0.1\n", "fingerprint": "isa=avx2\n", **changed}
+        peer = socket.create_connection(mc.split_address(self.coordinator.tcp), timeout=20)
+        self.addCleanup(peer.close)
+        peer.sendall(mc.frame(mc.HELLO, mc.field(1, 1) + mc.field(2, 1) + mc.field(3, job) + mc.field(4, identity)
+                              + mc.field(5, values["secret"]) + mc.field(6, mc.WORKER) + mc.field(7, mc.JOIN)
+                              + mc.field(8, "n") + mc.field(9, "h") + mc.field(10, 7) + mc.field(11, ":9")
+                              + mc.field(12, 2) + mc.field(13, 2) + mc.field(14, values["spec"])
+                              + mc.field(15, values["fingerprint"])))
+        return peer, *mc.read_frame(peer)
+
+    def test_an_identity_belongs_to_who_has_its_secret(self):
+        first, kind, _ = self.worker("identity", b"i" * 16)
+        self.assertEqual(kind, mc.WELCOME)
+        _, kind, body = self.worker("identity", b"i" * 16, secret=b"t" * 16)
+        self.assertEqual((kind, body[1], body[2]), (mc.REFUSED, 4, 77))
+        self.assertIn(b"identity is held by a spare on n (h, pid 7)", body[3])
+        first.sendall(mc.frame(mc.BEAT, mc.field(1, 1) + mc.field(2, mc.PHASE_WAITING)))
+        kind = mc.WAITING
+        while kind == mc.WAITING:  # the first one is as it was
+            kind, _ = mc.read_frame(first)
+        self.assertEqual(kind, mc.BEAT_ACK)
+
+    def test_what_changes_the_bits_must_be_equal(self):
+        _, kind, _ = self.worker("equal", b"a" * 16)
+        self.assertEqual(kind, mc.WELCOME)
+        for number, changed in ((2, {"spec": "lr=0.2\n"}), (3, {"fingerprint": "isa=avx512\n"})):
+            _, kind, body = self.worker("equal", b"b" * 16, **changed)
+            self.assertEqual((kind, body[1], body[2]), (mc.REFUSED, number, 77))
+            (name, value), = changed.items()
+            self.assertIn(value.strip().encode(), body[3])
+            self.assertIn(b"isa=avx2" if name == "fingerprint" else b"lr=0.1", body[3])
+
     def test_half_frames_are_taken_together(self):
         hello = mc.frame(mc.HELLO, mc.field(1, 1) + mc.field(2, 1) + mc.field(3, "halves")
                          + mc.field(4, b"h" * 16) + mc.field(5, b"s" * 16)
