@@ -6,8 +6,8 @@
  *      the slot doomed and the next conns_judge or the idle sweep closes it.
  *   3. Strangers are linked in the order in which they were accepted: the oldest is first.
  *   4. Memory of a body that comes in parts belongs to the parser and is freed with the slot.
- *   5. stranger_bytes is the sum of body_bytes of all strangers, waiting_bytes that of the blobs and
- *      write jobs that there are. */
+ *   5. stranger_bytes is the sum of body_bytes of all strangers, waiting_bytes that of the blobs
+ *      and write jobs that there are. */
 #include "server/conn.h"
 
 #include <assert.h>

@@ -42,7 +42,7 @@ struct conn_limits {
     uint32_t frame_ms;       /* from a frame's first byte to its last */
     uint32_t write_ms;       /* without any progress of a queue that is not empty */
     uint32_t queue_bytes;    /* waiting to be written to one peer */
-    size_t stranger_bytes;   /* memory of the unfinished frames of all strangers; at least a frame */
+    size_t stranger_bytes;   /* memory of unfinished frames of all strangers; at least a frame */
     size_t waiting_bytes;    /* memory of what waits to be written to all */
 };
 

@@ -16,6 +16,7 @@
 #define GUARD      64
 #define GUARD_BYTE 0xa5
 
+static const char *isa = "native"; /* or what the command line says; one for the process */
 static uint64_t seed_state;
 
 static float next_value(void)
@@ -62,7 +63,7 @@ struct rig {
 
 static struct rig rig_open(const struct device_ops *ops)
 {
-    struct device_options options = {"native"};
+    struct device_options options = {isa};
     struct device_error error;
     struct rig rig = {ops, NULL, NULL};
 
@@ -166,6 +167,8 @@ static void test_convolutions(void **state)
         {DEVICE_CONV_RELU_POOL, 3, 1, 16, 7, 9, 0, 0},
         {DEVICE_CONV_RELU_POOL, 2, 1, 48, 11, 6, 0, 0},
         {DEVICE_CONV_RELU_POOL, 2, 33, 16, 6, 11, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 3, 32, 16, 4, 5, 0, 0},
+        {DEVICE_CONV_RELU_POOL, 2, 16, 48, 9, 12, 0, 0},
         {DEVICE_CONV_RELU_POOL, 4, 1, 32, 28, 28, 0, 0},
     };
 
@@ -390,7 +393,7 @@ static void test_same_bits_on_threads(void **state)
     assert_memory_equal(one, three, sizeof one);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_convolutions), cmocka_unit_test(test_linears),
@@ -398,5 +401,6 @@ int main(void)
         cmocka_unit_test(test_loss), cmocka_unit_test(test_updates), cmocka_unit_test(test_flat),
         cmocka_unit_test(test_same_bits_on_threads)};
 
+    isa = argc > 1 ? argv[1] : isa;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Convolution by oneDNN's primitives, made once; ReLU and max-pool by pool.c. Between two
+/* Convolution by oneDNN's primitives, made once; ReLU and max-pool by pool.c, and backward by
+ * winners.c where channels fill whole blocks. Between two
  * convolutions values stay in the blocked layout (nChw8c or nChw16c); plain copies are made only
  * where a linear layer or the caller looks at them. */
 #include "cpu.h"
@@ -34,8 +35,10 @@ struct conv {
         back_data, plain_weights, plain_din;
     int32_t *winner;          /* of each pooled value */
     float *stem_weights;      /* [blocks][9][block], and as many gradients; NULL: not a stem */
+    float *winner_weights;    /* [channels out][blocks in][9][block], and as many gradients */
+    struct winner *winner_list;
     bool reads_plain;         /* src is plain_in itself (one input channel) */
-    bool same_back;           /* forward and backward-data read the same weights */
+    bool by_winners;          /* backward is winners.c's: channels of both sides fill blocks */
 };
 
 /* Everything that making a layer needs; the first failure is kept. */
@@ -216,7 +219,8 @@ static void make_tensors(struct maker *m)
     MAKE(src, in, 4, c->reads_plain ? dnnl_nchw : blocked);
     MAKE(dsrc, in, 4, blocked);
     MAKE(dst, out, 4, blocked);
-    MAKE(ddst, out, 4, blocked);
+    if (!c->by_winners)
+        MAKE(ddst, out, 4, blocked);
     MAKE(pooled, half, 4, blocked);
     MAKE(dpooled, half, 4, blocked);
     MAKE(pooled_plain, half, 4, dnnl_nchw);
@@ -252,6 +256,54 @@ static bool stem_new(struct device_layer *layer)
         aligned_alloc(DEVICE_ALIGN, (size_t)s->channels_out * 2 * 9 * sizeof(float) / DEVICE_ALIGN *
                                             DEVICE_ALIGN + DEVICE_ALIGN);
     return layer->conv->stem_weights != NULL;
+}
+
+/* False: out of memory. */
+static bool winners_new(struct device_layer *layer)
+{
+    const struct device_layer_spec *s = &layer->spec;
+    size_t windows = (size_t)((s->height - 2) / 2) * ((s->width - 2) / 2);
+    size_t weights = (size_t)s->channels_out * s->channels_in * 9 * sizeof(float);
+    struct conv *c = layer->conv;
+
+    if (!c->by_winners)
+        return true;
+    c->winner_weights = aligned_alloc(DEVICE_ALIGN, 2 * weights);
+    c->winner_list = malloc(windows * block_of(layer) * sizeof *c->winner_list);
+    return c->winner_weights != NULL && c->winner_list != NULL;
+}
+
+/* [out][in][9] to [out][in / block][9][block], or back. */
+static void winners_order(const struct device_layer *layer, float *plain, float *blocked, bool back)
+{
+    uint32_t block = block_of(layer), count = layer->spec.channels_out * layer->spec.channels_in;
+
+    for (uint32_t first = 0; first < count; first += block)
+        for (uint32_t t = 0; t < 9; t++)
+            for (uint32_t v = 0; v < block; v++) {
+                float *one = &plain[(first + v) * 9 + t];
+                float *other = &blocked[first * 9 + t * block + v];
+
+                *(back ? one : other) = *(back ? other : one);
+            }
+}
+
+static void winners_backward(struct device_layer *layer, const float *dy, bool want_input)
+{
+    const struct device_layer_spec *s = &layer->spec;
+    uint32_t block = block_of(layer);
+    struct conv *c = layer->conv;
+    float *gradient = c->winner_weights + (size_t)s->channels_out * s->channels_in * 9;
+    struct winners shape = {s->batch, s->channels_in / block, s->channels_out / block, s->height,
+                            s->width};
+    struct winners_at at = {c->src.data, c->winner_weights, dy, c->winner, c->winner_list,
+                            want_input ? c->dsrc.data : NULL, gradient, c->dbias.data};
+
+    if (layer->stream->device->avx512)
+        winners16_backward(&shape, &at);
+    else
+        winners8_backward(&shape, &at);
+    winners_order(layer, c->dweights_plain.data, gradient, true);
 }
 
 /* [channels][9] to [blocks][9][block], or back. */
@@ -311,11 +363,15 @@ enum device_status conv_new(struct device_layer *layer, struct device_error *err
         return error->status;
     }
     m.c->reads_plain = s->channels_in == 1;
+    m.c->by_winners =
+        s->channels_in % block_of(layer) == 0 && s->channels_out % block_of(layer) == 0;
     make_tensors(&m);
     any = describe(&m, w, 4, dnnl_format_tag_any);
     make_forward(&m, &hint, &any);
-    make_back_weights(&m, hint, &any);
-    make_back_data(&m, hint, &any);
+    if (!m.c->by_winners) {
+        make_back_weights(&m, hint, &any);
+        make_back_data(&m, hint, &any);
+    }
     if (!m.c->reads_plain)
         make_reorder(&m, &m.c->read_in, &m.c->plain_in, &m.c->src);
     make_reorder(&m, &m.c->plain_out, &m.c->pooled, &m.c->pooled_plain);
@@ -326,7 +382,8 @@ enum device_status conv_new(struct device_layer *layer, struct device_error *err
                       : NULL;
     if (hint != NULL)
         (void)dnnl_primitive_desc_destroy(hint);
-    if (m.status == dnnl_success && m.c->winner != NULL && stem_new(layer))
+    if (m.status == dnnl_success && m.c->winner != NULL && stem_new(layer) &&
+        winners_new(layer))
         return DEVICE_OK;
     error->status = DEVICE_LIBRARY;
     (void)snprintf(error->text, sizeof error->text,
@@ -345,6 +402,8 @@ void conv_free(struct conv *c)
         tensor_release(t);
     free(c->winner);
     free(c->stem_weights);
+    free(c->winner_weights);
+    free(c->winner_list);
     free(c);
 }
 
@@ -365,6 +424,8 @@ void conv_load(struct device_layer *layer, const float *params)
     job_run(layer, &c->load_back);
     if (c->stem_weights != NULL)
         stem_order(layer, c->weights_plain.data, c->stem_weights, false);
+    if (c->by_winners)
+        winners_order(layer, c->weights_plain.data, c->winner_weights, false);
 }
 
 /* Planes of one block of channels each. */
@@ -447,10 +508,12 @@ void conv_backward(struct device_layer *layer, const float *doutput, float *dpar
     const float *dy = pooled_gradient(layer, doutput);
     struct conv *c = layer->conv;
 
-    if (c->stem_weights == NULL || want_input)
+    if (!c->by_winners && (c->stem_weights == NULL || want_input))
         pool_backward(layer, dy);
     if (c->stem_weights != NULL) {
         stem_gradient(layer, dy);
+    } else if (c->by_winners) {
+        winners_backward(layer, dy, want_input);
     } else {
         job_run(layer, &c->for_weights);
         job_run(layer, &c->back_weights);
@@ -458,7 +521,7 @@ void conv_backward(struct device_layer *layer, const float *doutput, float *dpar
     }
     memcpy(dparams, c->dweights_plain.data, weight_count(layer) * sizeof(float));
     memcpy(dparams + weight_count(layer), c->dbias.data, layer->spec.channels_out * sizeof(float));
-    if (want_input)
+    if (want_input && !c->by_winners)
         job_run(layer, &c->back_data);
 }
 

@@ -89,4 +89,30 @@ void stem16_forward(const struct stem *s, const float *x, const float *weights, 
 void stem16_gradient(const struct stem *s, const float *x, const float *dy, const int32_t *winner,
                      float *dweights, float *dbias);
 
+/* winners.c, once for each width: backward of the other convolutions with ReLU and 2x2 maximum.
+ * Channels of both sides stand in blocks. */
+struct winners {
+    uint32_t batch, blocks_in, blocks_out, height, width; /* of the input, in pixels */
+};
+
+/* A pooled value that let its gradient through. */
+struct winner {
+    uint32_t at; /* upper left of its 3x3 pixels: element of a block's plane */
+    float gradient;
+};
+
+struct winners_at {
+    const float *x;        /* [batch][blocks_in][height][width][BLOCK] */
+    const float *weights;  /* [channels out][blocks_in][9][BLOCK] */
+    const float *dy;       /* [batch][blocks_out][(height-2)/2][(width-2)/2][BLOCK] */
+    const int32_t *winner; /* of the same shape; as of pool.c */
+    struct winner *list;   /* [BLOCK][windows of a picture]: for its use */
+    float *dx;             /* as x; NULL: not wanted */
+    float *dweights;       /* as weights */
+    float *dbias;          /* [channels out] */
+};
+
+void winners8_backward(const struct winners *s, const struct winners_at *at);
+void winners16_backward(const struct winners *s, const struct winners_at *at);
+
 #endif
