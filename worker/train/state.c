@@ -180,19 +180,28 @@ enum ckpt_code state_load_init(struct state *state, const char *path, struct ckp
     return load_file(state, path, prefixes, 1, state->values, error);
 }
 
-enum ckpt_code state_load(struct state *state, const struct ckpt_found *found,
-                          struct ckpt_error *error)
+enum ckpt_code state_load(struct state *state, struct device_stream *stream,
+                          const struct ckpt_found *found, struct ckpt_error *error)
 {
     static const char *const model[] = {""}, *const optim[] = {"exp_avg.", "exp_avg_sq."};
     char path[1100];
     enum ckpt_code code;
+    uint64_t hash;
 
     (void)snprintf(path, sizeof path, "%s/" MODEL_FILE, found->path);
     code = load_file(state, path, model, 1, state->values, error);
     (void)snprintf(path, sizeof path, "%s/" OPTIM_FILE, found->path);
     if (code == CKPT_OK)
         code = load_file(state, path, optim, 2, state->values + state->spec->param_count, error);
-    if (code == CKPT_OK)
-        state->applied = found->meta.step;
-    return code;
+    if (code != CKPT_OK)
+        return code;
+    state->applied = found->meta.step;
+    state_hash_all(state, stream);
+    hash = state_hash(state, stream);
+    if (hash != found->meta.params_hash)
+        return ckpt_fail(error, CKPT_MISMATCH,
+                         "%s: its parameters have the params_hash %016llx, its manifest says "
+                         "%016llx", found->path, (unsigned long long)hash,
+                         (unsigned long long)found->meta.params_hash);
+    return CKPT_OK;
 }

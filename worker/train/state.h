@@ -73,9 +73,9 @@ void state_metrics(const struct state *state, const float *reduced, double *loss
 
 /* Initial values from a safetensors file. */
 enum ckpt_code state_load_init(struct state *state, const char *path, struct ckpt_error *error);
-/* From a checkpoint: parameters and optimizer. */
-enum ckpt_code state_load(struct state *state, const struct ckpt_found *found,
-                          struct ckpt_error *error);
+/* From a checkpoint: parameters and optimizer. The parameters' hash must be the manifest's. */
+enum ckpt_code state_load(struct state *state, struct device_stream *stream,
+                          const struct ckpt_found *found, struct ckpt_error *error);
 /* values: a copy of state->values taken at meta->step. */
 enum ckpt_code state_save(const struct state *state, const float *values, const char *folder,
                           const struct ckpt_meta *meta, uint64_t keep, struct ckpt_error *error);

@@ -161,7 +161,7 @@ static int load_state(struct trainer *t, struct error *error)
     if (code == CKPT_OK && strcmp(found.meta.spec, t->spec) != 0)
         return refuse_other(t, &found, error);
     if (code == CKPT_OK)
-        code = state_load(&t->state, &found, &why);
+        code = state_load(&t->state, t->stream, &found, &why);
     if (code == CKPT_OK) {
         memcpy(t->job_uid, found.meta.job_uid, sizeof t->job_uid);
         t->known_generation = found.meta.generation;

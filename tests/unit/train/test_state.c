@@ -229,12 +229,17 @@ static void what_is_saved_is_loaded_again(void **state)
     (void)state;
     make_folder(folder);
     state_update(&rig->state, rig->stream, 0, rig->state.reduced, 1.0f, 0, 4, NULL);
+    state_hash_all(&rig->state, rig->stream);
+    meta.params_hash = state_hash(&rig->state, rig->stream);
     if (state_save(&rig->state, rig->state.values, folder, &meta, 3, &error) != CKPT_OK ||
         ckpt_find(folder, &found, NULL, NULL, &error) != CKPT_OK ||
-        state_load(&other->state, &found, &error) != CKPT_OK)
+        state_load(&other->state, other->stream, &found, &error) != CKPT_OK)
         fail_msg("%s", error.text);
     assert_int_equal(other->state.applied, 7);
     assert_memory_equal(rig->state.values, other->state.values, state_value_bytes(&rig->state));
+    found.meta.params_hash ^= 1;
+    assert_int_equal(state_load(&other->state, other->stream, &found, &error), CKPT_MISMATCH);
+    assert_non_null(strstr(error.text, "its manifest says"));
     memset(other->state.values, 0, state_value_bytes(&other->state));
     (void)snprintf(path, sizeof path, "%s/step-00000007/model.safetensors", folder);
     assert_int_equal(state_load_init(&other->state, path, &error), CKPT_OK);

@@ -1,10 +1,10 @@
 /* Backward of a 3x3 convolution whose map went through ReLU and a 2x2 maximum: of four places of a
  * window at most one, the winner, has a gradient, and none where ReLU let nothing through. So the
- * work goes from winner to winner, a fifth of what the whole map would take. Compiled twice: BLOCK =
- * 8 for AVX2, 16 for AVX-512.
+ * work goes from winner to winner, a fifth of what the whole map would take. Compiled twice:
+ * BLOCK = 8 for AVX2, 16 for AVX-512.
  *
- * Order of additions (it defines the bits): per picture over blocks of output channels, in each over
- * its channels, in each over windows row by row, fused. */
+ * Order of additions (it defines the bits): per picture over blocks of output channels, in each
+ * over its channels, in each over windows row by row, fused. */
 #include "cpu.h"
 #include "vector.h"
 
