@@ -92,6 +92,56 @@ def kill_and_replace(phase, role):
     return story
 
 
+def kill_and_resume_beside(phase):
+    """The one that takes the place has read a checkpoint of the step before: what the survivor holds of the step that
+    was broken off is not what it needs."""
+    def story(cluster, reference, rng):
+        cluster.coordinator()
+        more = ["--min", "2", "--max", "2", "--ckpt", cluster.path("ckpt"), "--ckpt-every", "3", *common()]
+        fault = f"{phase}:{3 * rng.randrange(1, 10) + 1}:1:1"
+        for name in ("w0", "w1"):
+            cluster.worker(name, *more, fault=fault)
+        died = []
+        cluster.wait(lambda: died.extend(n for n in ("w0", "w1") if cluster.processes[n].poll() is not None) or died,
+                     f"the fault {fault} to strike")
+        time.sleep(0.3)  # the checkpoint is written
+        cluster.worker("newcomer", *more)
+        rest = [n for n in ("w0", "w1", "newcomer") if n not in died]
+        for name in rest:
+            cluster.join(name)
+        judge(cluster, reference, 8, rest)
+    return story
+
+
+def kill_in_copy(phase):
+    """One is lost and min is 3: a newcomer gets the whole state. It, or the one that serves it, dies over that, and
+    another newcomer comes."""
+    def story(cluster, reference, rng):
+        cluster.coordinator()
+        terms, fault = ["--min", "3", "--max", "3", *common()], f"add:{fault_step('add', rng)}:2:1,{phase}:*:{{}}:2"
+        names = [f"w{i}" for i in range(3)]
+        ended = []
+
+        def ends(count):
+            ended[:] = [n for n in names if cluster.processes[n].poll() is not None]
+            return len(ended) == count
+        for name in names:
+            cluster.worker(name, *terms, fault=fault.format(0))
+        cluster.wait(lambda: ends(1), "the first loss")
+        for count in (2, 3):
+            names.append(f"n{count}")
+            cluster.worker(names[-1], *terms, fault=fault.format("*" if phase == "copy" else 0))
+            if count == 2:
+                cluster.wait(lambda: ends(2), f"the fault {phase} to strike")
+        for name in names:
+            cluster.join(name, None)
+        rest = [n for n in names if n not in ended]
+        if len(rest) != 3 or any(cluster.processes[n].returncode != 0 for n in rest):
+            raise Failure("three were to go on\n" + cluster.all_words())
+        judge(cluster, reference, 8, rest)
+    return story
+
+
 def kill_go_on(phase, role):
     """The same, and the survivors go on alone (min 1)."""
     def story(cluster, reference, rng):
@@ -146,7 +196,7 @@ def kill_joiner(phase):
 
 
 def kill_in_recovery(phase, count=2):
-    """One is killed, and another kills itself at that phase of the recovery; or while it serves a copy."""
+    """One is killed, and another kills itself at that phase of the recovery."""
     def story(cluster, reference, rng):
         cluster.coordinator()
         names = [f"w{i}" for i in range(4)]
@@ -348,6 +398,10 @@ def stories():
         table[f"kill and replace {role}"] = kill_and_replace("add", role)
     for phase in ("over", "connect", "start", "apply"):
         table[f"kill another at {phase}"] = kill_in_recovery(phase)
+    for phase in ("send", "result", "exchanged", "applied"):
+        table[f"kill {phase} and resume beside"] = kill_and_resume_beside(phase)
+    for phase in ("copy", "serve"):
+        table[f"kill at {phase}"] = kill_in_copy(phase)
     for phase in ("save", "saved"):
         table[f"kill at {phase}"] = kill_in_save(phase)
     for count, shards in ((1, 8), (2, 8), (3, 8), (4, 8), (5, 16), (6, 16), (7, 32), (8, 64)):

@@ -271,6 +271,7 @@ void sim_device_work(struct sim *sim, uint32_t worker, enum sim_work work, uint6
         break;
     case SIM_WORK_DRAIN:
     case SIM_WORK_UNHEARD:
+    case SIM_WORK_LINGER:
         break;
     }
 }

@@ -205,11 +205,11 @@ static void complete(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
     w->exchanging = false;
-    if (w->exchange.config.bucket_count > 0) {
+    exchange_votes(&w->exchange, &w->votes);
+    if (w->exchange.config.bucket_count > 0 && w->votes.unanimous) {
         sim_check_sums(sim, worker, w->exchange_step, &w->exchange.config.present);
         sim_check_exchanged(sim, worker, w->exchange_step, w->exchange_number);
     }
-    exchange_votes(&w->exchange, &w->votes);
     struct elastic_event event = {.type = ELASTIC_EXCHANGED,
                                   .number = w->exchange_number,
                                   .nonce = w->elastic.generation.nonce,

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LINGER_US UINT64_C(3000000) /* as the worker's */
+
 #define DRAIN_MS 60000u
 
 void sim_worker_init(struct sim *sim, uint32_t worker)
@@ -163,6 +165,11 @@ void sim_worker_enter(struct sim *sim, uint32_t worker, const struct elastic_ros
 
 static void do_exit(struct sim *sim, uint32_t worker, const struct elastic_action *action)
 {
+    if (action->linger) {
+        sim_trace(sim, "worker %-3u   will exit %d: %s", worker, action->code, action->text);
+        later(sim, worker, SIM_WORK_LINGER, (uint64_t)action->code, LINGER_US);
+        return;
+    }
     sim_trace(sim, "worker %-3u   exits %d: %s", worker, action->code, action->text);
     sim_check_exit(sim, worker, action->code, action->text);
     sim_member_death(sim, worker, SIM_DEATH_EXIT, action->code);
@@ -528,6 +535,8 @@ void sim_worker_work(struct sim *sim, uint32_t worker, enum sim_work work, uint6
         sim_trace(sim, "worker %-3u   could not leave in time and goes as lost", worker);
         sim_member_death(sim, worker, SIM_DEATH_EXIT, 0);
         sim_strike_exited(sim, worker, 0);
+    } else if (work == SIM_WORK_LINGER) {
+        do_exit(sim, worker, &(struct elastic_action){.code = (int)value, .text = "it lingered"});
     } else if (work == SIM_WORK_UNHEARD) {
         if (!w->control && value == w->downs) {
             sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_DONE});

@@ -35,6 +35,7 @@ enum sim_work {
     SIM_WORK_DRAIN,     /* the drain deadline */
     SIM_WORK_UNHEARD,   /* finished, and no coordinator for so long; value = how often it was
                            down */
+    SIM_WORK_LINGER,    /* the end that was put off has come; value = exit code */
 };
 
 struct sim_thread {

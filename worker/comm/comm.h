@@ -38,7 +38,8 @@
  *              over it for a frame.
  *   comm_enter cancels nothing: at an agreed boundary a member may be in the next generation while
  *              slower ones still need its last results. Frames queued earlier leave first, also to
- *              those who leave.
+ *              those who depart: theirs are copied, and the parts are the owner's again when
+ *              comm_enter returns (nobody who departs says when he has them).
  *
  * Generations. A frame belongs to the generation (number, nonce) its sender was in when comm_send
  * was called. One of an older generation than the receiver's (or of the one halted) is read and

@@ -197,6 +197,7 @@ static void update_done(struct pool_task *task)
     if (--t->ranges_open > 0)
         return;
     t->updating = false;
+    t->reduced_whole = true;
     t->state.applied = t->apply_step + 1;
     t->hash = state_hash(&t->state, t->stream);
     state_metrics(&t->state, t->state.reduced, &t->loss, &correct, &real);
@@ -297,18 +298,19 @@ void compute_evaluate(struct trainer *t)
 
 /* ---- threads -------------------------------------------------------------------------------- */
 
-/* One shard of blanks, so that kernels and memory are warm when this worker's first step keeps
- * others waiting. */
+/* One micro-batch of blanks, so that kernels and memory are warm when this worker's first step
+ * keeps others waiting. */
 static int warm_up(struct trainer *t, struct lane *lane)
 {
+    uint32_t samples = model_microbatch(t->shape.shard_samples);
     float *leaf = sums_leaf(&t->sums);
 
     if (leaf == NULL)
         return 1;
-    memset(lane->images, 0, (size_t)t->shape.shard_samples * MNIST_PIXELS);
-    memset(lane->labels, 0, t->shape.shard_samples);
+    memset(lane->images, 0, (size_t)samples * MNIST_PIXELS);
+    memset(lane->labels, 0, samples);
     model_load(lane->model, state_params(&t->state), UINT64_MAX /* no version of a job */);
-    model_shard(lane->model, lane->images, lane->labels, t->shape.shard_samples, leaf, NULL, NULL);
+    model_shard(lane->model, lane->images, lane->labels, samples, leaf, NULL, NULL);
     sums_drop(&t->sums, leaf);
     return 0;
 }

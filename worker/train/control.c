@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BEAT_MS 250 /* how often the next beat's content is refreshed */
+#define BEAT_MS    250  /* how often the next beat's content is refreshed */
+#define GOODBYE_MS 2000 /* for the last word to leave */
+#define LINGER_MS  3000 /* what was sent to other members has arrived by then, or never will */
 
 static void drain_events(struct trainer *t);
 
@@ -187,7 +189,8 @@ static void on_done_timer(uv_timer_t *timer)
 static void say_report(struct trainer *t, const struct elastic_action *action)
 {
     struct muster_position p = position(t, action->version);
-    struct muster_report report = {.plan = action->plan, .has_reduced = action->has_reduced,
+    struct muster_report report = {.plan = action->plan,
+                                   .has_reduced = action->has_reduced && t->reduced_whole,
                                    .entered = action->entered};
     uint32_t bytes = (t->shape.shards + 7) / 8;
 
@@ -200,6 +203,24 @@ static void say_report(struct trainer *t, const struct elastic_action *action)
         p.nonce = t->elastic.view.nonce;
     }
     (void)muster_report(t->session, &p, &report);
+}
+
+static void on_linger_timer(uv_timer_t *timer)
+{
+    struct trainer *t = timer->data;
+
+    if (t->session != NULL)
+        (void)muster_goodbye(t->session, EXIT_RETRY, "", GOODBYE_MS);
+    trainer_exit(t, EXIT_RETRY, t->linger_text);
+}
+
+/* The end, to be tried again, after a while: what was sent to others arrives before anybody hears
+ * of it. */
+void control_linger(struct trainer *t, const struct elastic_action *action)
+{
+    (void)snprintf(t->linger_text, sizeof t->linger_text, "%s", action->text);
+    report_warning(t, action->text);
+    (void)uv_timer_start(&t->linger_timer, on_linger_timer, LINGER_MS, 0);
 }
 
 void control_say(struct trainer *t, const struct elastic_action *action)
@@ -235,7 +256,7 @@ void control_say(struct trainer *t, const struct elastic_action *action)
         (void)uv_timer_start(&t->done_timer, on_done_timer, t->settings->connect_timeout_ms, 0);
         break;
     case ELASTIC_DO_GOODBYE:
-        (void)muster_goodbye(t->session, (uint32_t)action->code, "", 2000);
+        (void)muster_goodbye(t->session, (uint32_t)action->code, "", GOODBYE_MS);
         break;
     default:
         break;

@@ -151,10 +151,20 @@ static void on_stop(struct elastic *e, struct elastic_actions *actions)
     e->leave_sent = true;
 }
 
+void elastic_go(struct elastic *e, struct elastic_actions *actions)
+{
+    elastic_leave_for_good(e, actions, 0, "left at a boundary; nothing was lost");
+}
+
+/* The others may be done with the leaver's last step before it is itself. */
 static void on_released(struct elastic *e, struct elastic_actions *actions)
 {
-    if (e->state == ELASTIC_STATE_LEAVING || (e->stop && e->state != ELASTIC_STATE_GONE))
-        elastic_leave_for_good(e, actions, 0, "left at a boundary; nothing was lost");
+    if (!e->stop && e->state != ELASTIC_STATE_LEAVING)
+        return;
+    if (elastic_training(e))
+        e->released = true;
+    else if (e->state != ELASTIC_STATE_GONE)
+        elastic_go(e, actions);
 }
 
 static void on_done(struct elastic *e, const struct elastic_event *event,
@@ -191,6 +201,10 @@ static void on_peer_lost(struct elastic *e, const struct elastic_event *event,
         e->state == ELASTIC_STATE_FROZEN ||
         elastic_find_rank(&e->generation, &event->peer) == ELASTIC_NO_RANK)
         return;
+    if (e->released) { /* what it still lacks does not come any more; the others have it */
+        elastic_go(e, actions);
+        return;
+    }
     action = elastic_act(actions, ELASTIC_DO_SEND_PEER_LOST);
     action->peer = event->peer;
     action->why = event->why;

@@ -171,6 +171,7 @@ struct elastic_action {
     struct elastic_id peer;
     enum elastic_lost_why why;
     bool words_only, last, has_reduced, entered;
+    bool linger;            /* EXIT with 75: after a while, so that what was sent arrives first */
     uint64_t connect_us, state_us, recompute_us;
     int code;
     char text[ELASTIC_TEXT_BYTES];
@@ -227,6 +228,7 @@ struct elastic {
     bool reapplying;                    /* the update being applied is a copied R */
     bool stop;                          /* wishes to leave */
     bool leave_sent;                    /* for this generation */
+    bool released;                      /* may go, when its last step is applied */
     bool evaluating;                    /* EVALUATE was asked for and has not been answered */
     bool evaluated, saved_last, last_words;
     bool control;                       /* the coordinator is connected */

@@ -9,6 +9,7 @@
 /* elastic.c */
 
 struct elastic_action *elastic_act(struct elastic_actions *actions, enum elastic_action_type type);
+void elastic_go(struct elastic *e, struct elastic_actions *actions); /* a leaver, released */
 void elastic_leave_for_good(struct elastic *e, struct elastic_actions *actions, int code,
                             const char *text);
 uint32_t elastic_find_rank(const struct elastic_roster *roster, const struct elastic_id *id);

@@ -77,6 +77,10 @@ void elastic_on_over(struct elastic *e, const struct elastic_event *event,
     }
     if (event->number < e->before)
         return;
+    if (e->released) {
+        elastic_go(e, actions);
+        return;
+    }
     if (e->state != ELASTIC_STATE_FROZEN)
         elastic_act(actions, ELASTIC_DO_STOP_EXCHANGE);
     if (e->state == ELASTIC_STATE_APPLYING)
@@ -93,6 +97,7 @@ static void connect(struct elastic *e, uint64_t now_us, struct elastic_actions *
     assert(e->rank != ELASTIC_NO_RANK);
     e->entered = false;
     e->leave_sent = false;
+    e->released = false;
     e->recovering = true;
     e->connected = false;
     e->formed_us = now_us;
@@ -166,11 +171,13 @@ void elastic_pause(struct elastic *e, struct elastic_actions *actions)
 }
 
 /* A leaver serves R of its last step until everybody has applied it. */
-static void serve(struct elastic *e)
+static void serve(struct elastic *e, struct elastic_actions *actions)
 {
     e->boundary = false;
     e->pausing = false;
     e->state = ELASTIC_STATE_LEAVING;
+    if (e->released)
+        elastic_go(e, actions);
 }
 
 /* The last words of a generation that pauses agree: the first of those who stay makes it
@@ -180,7 +187,7 @@ void elastic_pause_words(struct elastic *e, struct elastic_actions *actions)
     uint32_t rank = elastic_find_rank(&e->plan, &e->config.me);
 
     if (rank == ELASTIC_NO_RANK) {
-        serve(e);
+        serve(e, actions);
     } else if (rank == 0 && e->config.saves) {
         e->state = ELASTIC_STATE_PAUSING;
         elastic_save(e, actions)->last = true;
@@ -196,7 +203,7 @@ void elastic_take_boundary(struct elastic *e, uint64_t now_us, struct elastic_ac
         e->pausing = true;
         elastic_begin_step(e, now_us, actions);
     } else if (elastic_find_rank(&e->plan, &e->config.me) == ELASTIC_NO_RANK) {
-        serve(e);
+        serve(e, actions);
     } else {
         elastic_enter_plan(e, now_us, actions);
     }

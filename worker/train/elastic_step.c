@@ -3,6 +3,7 @@
 #include "train/elastic_private.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- a step --------------------------------------------------------------------------------- */
@@ -91,18 +92,28 @@ void elastic_finish(struct elastic *e, struct elastic_actions *actions)
         elastic_act(actions, ELASTIC_DO_SEND_FINISHED)->hash = e->hash;
 }
 
-/* Words that differ: somebody's parameters are not what they should be. Nothing is applied, and the
- * sums of this exchange are void. It is not stopped: the others shall see the same words, and say
- * so too. */
+/* No replica is to be believed: all end, and go back to the newest checkpoint. Not at once, and
+ * without a goodbye: what is known of the others' end must not come to anybody before the words
+ * that are on their way to him, or he would go on alone with what he has. */
+static void leave_without_majority(struct elastic *e, struct elastic_actions *actions)
+{
+    struct elastic_action *action = elastic_act(actions, ELASTIC_DO_EXIT);
+
+    action->code = 75;
+    action->linger = !e->config.alone;
+    (void)snprintf(action->text, sizeof action->text,
+                   "the replicas differ and none has a majority: start again from the newest "
+                   "checkpoint");
+    e->state = ELASTIC_STATE_GONE;
+}
+
+/* Words that differ: somebody's parameters are not what they should be. Nothing is added or
+ * applied. The exchange is not stopped: the others shall see the same words, and say so too. */
 static void on_outvoted(struct elastic *e, const struct elastic_event *event,
                         struct elastic_actions *actions)
 {
-    e->has_reduced = false;
     if (!event->majority) {
-        elastic_leave_for_good(
-            e, actions, 75,
-            "the replicas differ and none has a majority: start again from the newest "
-            "checkpoint");
+        leave_without_majority(e, actions);
         return;
     }
     for (uint32_t i = 0; i < event->outvoted_count; i++)

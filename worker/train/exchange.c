@@ -5,7 +5,8 @@
  *      step before; pieces alone do not, since a rank whose shards are all absent from a short step
  *      owes none. So no result of this step is written over a result of the step before that
  *      somebody still receives, reads or may ask for.
- *   3. results_open and words_open only fall; COMPLETE is said once, when both are zero.
+ *   3. results_open and words_open only fall; COMPLETE is said once: when both are zero, or when
+ *      all words are in and differ. Then nothing is added: R stays as it is.
  *   4. A chunk without elements is never sent, added or waited for. */
 #include "train/exchange.h"
 
@@ -42,7 +43,7 @@ static void act(struct exchange_actions *actions, enum exchange_action_type type
 
 static void check_add(struct exchange *x, uint32_t bucket, struct exchange_actions *actions)
 {
-    if (x->words_open == 0 && x->piece_count[bucket] == x->node_count &&
+    if (x->words_open == 0 && !x->differ && x->piece_count[bucket] == x->node_count &&
         !chunk_empty(x, bucket, x->config.me))
         act(actions, EXCHANGE_ADD, bucket, 0);
 }
@@ -87,13 +88,27 @@ void exchange_words_only(struct exchange *x)
     x->results_open = 0;
 }
 
-/* After the last word the chunks whose pieces are all here can be added. */
+static bool words_differ(const struct exchange *x)
+{
+    for (uint32_t r = 1; r < x->config.world; r++)
+        if (x->word[r].hash != x->word[0].hash)
+            return true;
+    return false;
+}
+
+/* After the last word the chunks whose pieces are all here can be added, unless the replicas
+ * differ. */
 static void take_word(struct exchange *x, uint32_t from, const struct exchange_word *word,
                       struct exchange_actions *actions)
 {
     x->word[from] = *word;
     bit_set(x->words, from);
     x->words_open--;
+    if (x->words_open == 0 && words_differ(x)) {
+        x->differ = x->complete = true;
+        act(actions, EXCHANGE_COMPLETE, 0, 0);
+        return;
+    }
     for (uint32_t b = 0; x->words_open == 0 && b < x->config.bucket_count; b++)
         check_add(x, b, actions);
     check_complete(x, actions);
@@ -194,7 +209,7 @@ enum exchange_fault exchange_result_wanted(const struct exchange *x, uint32_t fr
         return EXCHANGE_BUCKET;
     if (chunk != from || chunk_empty(x, bucket, chunk))
         return EXCHANGE_CHUNK;
-    if (!bit_has(x->words, x->config.me))
+    if (!bit_has(x->words, x->config.me) || x->differ)
         return EXCHANGE_EARLY;
     return bit_has(x->results[bucket], chunk) ? EXCHANGE_TWICE : EXCHANGE_FINE;
 }

@@ -117,6 +117,7 @@ struct exchange {
     uint32_t words_open;
     struct exchange_word word[PLAN_WORLD_MAX];
     bool complete;                              /* COMPLETE was said */
+    bool differ;                                /* all words are in, and the hashes differ */
 };
 
 void exchange_begin(struct exchange *x, const struct exchange_config *config);

@@ -132,6 +132,7 @@ static void tell_whole(struct trainer *t, uint64_t version, uint64_t plan)
     if (!j->whole)
         state_hash_all(&t->state, t->stream);
     t->state.applied = version;
+    t->reduced_whole = false; /* records have memory of their own */
     t->hash = state_hash(&t->state, t->stream);
     j->whole = true;
     forget_records(j);

@@ -3,12 +3,13 @@
  * Invariants
  *   1. Two exchanges may be open: the step at hand and the next, since peers may be one step ahead.
  *   2. R's range of a chunk is written only when every rank has sent its word of the step, that is,
- *      when nobody needs R of the step before any more (exchange.c says why the sums are not
- *      enough).
+ *      when no member needs R of the step before any more (exchange.c says why the sums are not
+ *      enough). From then until the update reduced_whole is false: R is of no step.
  *   3. Pieces are received straight into staging, results straight into R; nothing is copied on the
  *      way.
  *   4. What is sent (tops of the sums, R) does not change before every receiver has it: a top lives
- *      until its step is applied, which takes results that the receivers made of it. */
+ *      until its step is applied, which takes results that the receivers made of it; R until the
+ *      next step's words are in, and for who is not a member then, comm/tcp keeps a copy. */
 #include "train/trainer.h"
 
 #include "base/clock.h"
@@ -211,6 +212,7 @@ static void add_chunk(struct trainer *t, const struct exchange *x, uint32_t buck
     float *slot[PLAN_NODES_MAX + PLAN_TEMPS_MAX];
     float *result = result_place(t, x, bucket, x->config.me, &count);
 
+    t->reduced_whole = false;
     plan_chunk(bucket_at(t, bucket)->count, x->config.world, x->config.me, &first, &count);
     for (uint32_t i = 0; i < x->node_count; i++)
         slot[i] = x->nodes[i].owner == x->config.me
@@ -233,18 +235,17 @@ static void add_chunk(struct trainer *t, const struct exchange *x, uint32_t buck
 static void complete(struct trainer *t, const struct exchange *x, uint64_t step)
 {
     struct elastic_event event = trainer_event_of(ELASTIC_EXCHANGED);
-    struct exchange_votes votes;
 
     fault_point(t, "exchanged", step);
-    exchange_votes(x, &votes);
+    exchange_votes(x, &t->votes);
     event.number = t->elastic.generation.number;
     event.nonce = t->elastic.generation.nonce;
     event.step = step;
-    event.plan_min = votes.plan_min;
-    event.unanimous = votes.unanimous;
-    event.majority = votes.majority;
-    event.outvoted = votes.outvoted;
-    event.outvoted_count = votes.outvoted_count;
+    event.plan_min = t->votes.plan_min;
+    event.unanimous = t->votes.unanimous;
+    event.majority = t->votes.majority;
+    event.outvoted = t->votes.outvoted; /* the event may wait for its turn */
+    event.outvoted_count = t->votes.outvoted_count;
     trainer_event(t, &event);
 }
 
@@ -426,6 +427,7 @@ void *reduce_place(struct trainer *t, uint32_t peer, const struct comm_frame *fr
         if (exchange_result_wanted(x, from, frame->bucket, frame->chunk) != EXCHANGE_FINE)
             return NULL;
         place = result_place(t, x, frame->bucket, frame->chunk, &count);
+        t->reduced_whole = false;
     }
     return frame->length == count * sizeof(float) ? place : NULL;
 }

@@ -37,12 +37,17 @@ static void line_begin(struct trainer *t, const char *event)
 static void line_end(struct trainer *t)
 {
     size_t length;
+    char why[300];
     const char *text = jsonl_end(&t->line, &length);
 
     if (t->log == NULL)
         return;
-    (void)fwrite(text, 1, length, t->log);
-    (void)fflush(t->log);
+    if ((fwrite(text, 1, length, t->log) == length && fflush(t->log) == 0) || t->log_failed)
+        return;
+    t->log_failed = true; /* said once; training goes on */
+    (void)snprintf(why, sizeof why, "--log %s: %s: lines are missing from now on",
+                   t->settings->log, strerror(errno));
+    report_warning(t, why);
 }
 
 void report_warning(struct trainer *t, const char *text)

@@ -84,7 +84,9 @@ static void do_action(struct trainer *t, const struct elastic_action *action)
     case ELASTIC_DO_EXIT:
         if (action->code == 0 && t->elastic.evaluated)
             report_done(t);
-        if (action->code == 0 && t->last_unsaved)
+        if (action->linger)
+            control_linger(t, action);
+        else if (action->code == 0 && t->last_unsaved)
             trainer_exit(t, EXIT_UNAVAILABLE, "the last checkpoint could not be written");
         else
             trainer_exit(t, action->code, action->text);

@@ -177,6 +177,7 @@ static void take_state(struct trainer *t)
 {
     struct plan_mask present = plan_present(&t->shape, t->state.applied);
 
+    t->reduced_whole = false;
     state_hash_all(&t->state, t->stream);
     t->hash = state_hash(&t->state, t->stream);
     sums_begin(&t->sums, t->shape.shards, &present);
@@ -293,9 +294,10 @@ static void open_handles(struct trainer *t)
     (void)uv_timer_init(t->loop, &t->done_timer);
     (void)uv_timer_init(t->loop, &t->drain_timer);
     (void)uv_timer_init(t->loop, &t->beat_timer);
+    (void)uv_timer_init(t->loop, &t->linger_timer);
     (void)uv_signal_init(t->loop, &t->on_term);
     (void)uv_signal_init(t->loop, &t->on_int);
-    t->done_timer.data = t->drain_timer.data = t->beat_timer.data = t;
+    t->done_timer.data = t->drain_timer.data = t->beat_timer.data = t->linger_timer.data = t;
     t->on_term.data = t->on_int.data = t;
     (void)uv_signal_start(&t->on_term, on_signal, SIGTERM);
     (void)uv_signal_start(&t->on_int, on_signal, SIGINT);
@@ -350,8 +352,8 @@ int trainer_open(struct trainer *t, struct error *error)
 static void close_handles(struct trainer *t)
 {
     uv_handle_t *handles[] = {(uv_handle_t *)&t->done_timer, (uv_handle_t *)&t->drain_timer,
-                              (uv_handle_t *)&t->beat_timer, (uv_handle_t *)&t->on_term,
-                              (uv_handle_t *)&t->on_int};
+                              (uv_handle_t *)&t->beat_timer, (uv_handle_t *)&t->linger_timer,
+                              (uv_handle_t *)&t->on_term,    (uv_handle_t *)&t->on_int};
 
     for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
         uv_close(handles[i], NULL);

@@ -116,6 +116,7 @@ struct trainer {
     int exit_code;
     bool leaving;                            /* EXIT was said; the loop ends when all is closed */
     char exit_text[ELASTIC_TEXT_BYTES];
+    char linger_text[ELASTIC_TEXT_BYTES];    /* why it ends when linger_timer says so */
 
     /* device, data, state */
     const struct device_ops *ops;
@@ -150,6 +151,8 @@ struct trainer {
     struct exchange *exchange[2];            /* by step % 2 */
     uint64_t exchange_step[2];
     bool exchange_begun[2], exchange_started[2];
+    struct exchange_votes votes;             /* of the exchange that ended last */
+    bool reduced_whole;                      /* state.reduced is R(applied - 1), to the last byte */
     uint64_t exchange_base;                  /* oldest step that may be exchanged now */
     float *staging;                          /* pieces of my chunk, node by node */
     size_t staging_floats;
@@ -175,7 +178,7 @@ struct trainer {
     bool session_polled, session_up, session_ended;
     uint8_t job_uid[16];
     uint64_t known_generation;
-    uv_timer_t done_timer, drain_timer, beat_timer;
+    uv_timer_t done_timer, drain_timer, beat_timer, linger_timer;
     uint64_t detect_us, push_us, rendezvous_us; /* of the generation being entered */
     char reason[256];
 
@@ -187,6 +190,7 @@ struct trainer {
 
     /* telling */
     FILE *log;
+    bool log_failed;                         /* a line could not be written, and that was said */
     struct jsonl line;
     bool terminal;
     uint64_t started_us, told_us, told_step;
@@ -251,6 +255,7 @@ void visitors_clear(struct trainer *t);
 /* ---- control.c */
 int control_open(struct trainer *t, const char *spec, const char *fingerprint, struct error *error);
 void control_say(struct trainer *t, const struct elastic_action *action);
+void control_linger(struct trainer *t, const struct elastic_action *action);
 void control_progress(struct trainer *t);
 void control_close(struct trainer *t);
 

@@ -1,9 +1,12 @@
 /* Copies of R(s) or of the whole state for a member that regroups; and which frame that is no
  * exchange is whose.
  *
- * A member that regroups asks one that stands at the generation's step. The holder's R and state
- * stay as they are until that step is applied, which takes the asker's own sums, so they are sent
- * without a copy. */
+ * A member that regroups asks one that stands at the generation's step. The holder's state, and its
+ * R if it is whole, stay as they are until that step is applied, which takes the asker's own word,
+ * so they are sent without a copy. R may be torn when the generation begins: results of the step
+ * that was broken off are written over it once all members of *that* generation had applied the
+ * step before, but who comes back from a checkpoint was none of them. Then only the state is
+ * served. */
 #include "train/trainer.h"
 
 #include <stdlib.h>
@@ -60,7 +63,7 @@ static void serve_copy(struct trainer *t, uint32_t peer, const struct comm_frame
     struct comm_frame frame = {.kind = state ? COMM_STATE : COMM_REDUCED, .step = request->step};
 
     fault_point(t, "serve", request->step);
-    if (t->state.applied != request->step || (!state && !t->elastic.has_reduced)) {
+    if (t->state.applied != request->step || (!state && !t->reduced_whole)) {
         refuse_copy(t, peer, request);
         return;
     }
@@ -80,6 +83,8 @@ static void *copy_place(struct trainer *t, uint32_t peer, const struct comm_fram
     if (!wanted || peer != t->copy_peer || t->copy_version == 0 || frame->step != t->copy_version ||
         frame->offset > t->copy_bytes || frame->length > t->copy_bytes - frame->offset)
         return NULL;
+    if (!t->copy_state)
+        t->reduced_whole = false; /* until the update that it is for is done */
     return into + frame->offset;
 }
 
@@ -92,6 +97,7 @@ static void copy_frame(struct trainer *t, const struct comm_frame *frame)
         return;
     if (t->copy_state) {
         t->state.applied = t->copy_version;
+        t->reduced_whole = false;
         state_hash_all(&t->state, t->stream);
         t->hash = state_hash(&t->state, t->stream);
         if (t->state.applied < t->steps_total) {

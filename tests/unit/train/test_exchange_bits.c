@@ -397,9 +397,36 @@ static void words_are_counted(void **state)
     }
 }
 
+/* Replicas that differ are known by their words: nothing is added, whatever pieces come. */
+static void words_that_differ_end_it_before_anything_is_added(void **state)
+{
+    static struct rig rig;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        uint64_t random = seed;
+        uint32_t world = 2 + (uint32_t)(seed % 6);
+
+        begin(&rig, world, 8 + (uint32_t)(seed % 9), seed);
+        rig.members[tree_random(&random) % world].word.hash = 43;
+        run(&rig, seed);
+        for (uint32_t rank = 0; rank < world; rank++) {
+            struct exchange_votes votes;
+
+            assert_int_equal(rig.members[rank].completed, 1);
+            exchange_votes(&rig.members[rank].x, &votes);
+            assert_false(votes.unanimous);
+            assert_int_equal(votes.majority, world > 2);
+            for (uint32_t b = 0; b < BUCKETS; b++)
+                assert_false(rig.members[rank].have_result[b][rank]);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(words_that_differ_end_it_before_anything_is_added),
         cmocka_unit_test(any_order_of_frames_gives_the_bits_of_the_tree),
         cmocka_unit_test(what_does_not_fit_is_told_and_changes_nothing),
         cmocka_unit_test(who_is_missing_is_named),

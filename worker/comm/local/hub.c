@@ -79,7 +79,7 @@ bool hub_post(struct comm_local_hub *hub, const uint8_t from[COMM_ID_BYTES],
     struct hub_seat *seat = hub_find(hub, to);
     struct hub_mailbox *box = seat != NULL ? hub_box(seat, from) : NULL;
     if (box == NULL) {
-        free(message);
+        hub_message_free(message);
         return false;
     }
     hub_push(&box->list, message);
@@ -96,11 +96,55 @@ static struct hub_seat *seat_of(struct comm_local_hub *hub, uint32_t number)
     return seat;
 }
 
+void hub_message_free(struct hub_message *message)
+{
+    if (message != NULL) {
+        free(message->copy);
+    }
+    free(message);
+}
+
+static bool keep(struct hub_message *message)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < message->part_count; i++) {
+        bytes += message->parts[i].bytes;
+    }
+    if (bytes == 0 || message->copy != NULL) {
+        return true;
+    }
+    uint8_t *to = message->copy = malloc(bytes);
+    if (to == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < message->part_count; i++) {
+        memcpy(to, message->parts[i].data, message->parts[i].bytes);
+        to += message->parts[i].bytes;
+    }
+    message->parts[0] = (struct comm_part){message->copy, bytes};
+    message->part_count = 1;
+    return true;
+}
+
+void hub_keep(struct comm_local_hub *hub, struct hub_mailbox *box)
+{
+    struct hub_list kept = {.first = NULL};
+    struct hub_message *message = NULL;
+    while ((message = hub_pop(&box->list)) != NULL) {
+        if (message->kind != MESSAGE_FRAME || keep(message)) {
+            hub_push(&kept, message);
+        } else {
+            hub_finish(hub, message, COMM_GONE);
+        }
+    }
+    box->list = kept;
+}
+
 void hub_finish(struct comm_local_hub *hub, struct hub_message *message, enum comm_error result)
 {
     struct hub_seat *seat = message->kind == MESSAGE_FRAME ? seat_of(hub, message->sender) : NULL;
     if (seat == NULL) {
-        free(message);
+        hub_message_free(message);
         return;
     }
     message->result = result;

@@ -30,6 +30,7 @@ struct hub_message {
     enum comm_error result;    /* once done */
     uint32_t sender;           /* seat of the sender */
     uint32_t part_count;
+    void *copy;                /* ours, of the parts; NULL: they are the sender's memory */
     struct comm_part parts[COMM_PARTS_MAX];
 };
 
@@ -73,6 +74,12 @@ struct hub_mailbox *hub_box(struct hub_seat *seat, const uint8_t from[COMM_ID_BY
  * freed). */
 bool hub_post(struct comm_local_hub *hub, const uint8_t from[COMM_ID_BYTES],
               const uint8_t to[COMM_ID_BYTES], struct hub_message *message);
+
+/* Frames that lie in the box are copied: their sender's memory may change from now on. What there
+ * is no memory for is finished with COMM_GONE. */
+void hub_keep(struct comm_local_hub *hub, struct hub_mailbox *box);
+
+void hub_message_free(struct hub_message *message);
 
 /* A message is over: its sender learns the result, if it still sits. Frees it otherwise. */
 void hub_finish(struct comm_local_hub *hub, struct hub_message *message, enum comm_error result);

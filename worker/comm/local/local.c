@@ -208,7 +208,7 @@ static void deliver(struct local_end *end)
         end->counters.frames_sent += result == COMM_OK;
         end->counters.frames_cancelled += result != COMM_OK;
         end->counters.bytes_sent += result == COMM_OK ? message->frame.length : 0;
-        free(message);
+        hub_message_free(message);
         if (tag != NULL) {
             end->events.sent_cb(end->owner, peer, tag, result);
         }
@@ -385,7 +385,7 @@ static bool take_one(struct local_end *end, struct hub_mailbox *box)
     } else {
         take_enter(end, box->from, message);
     }
-    free(message);
+    hub_message_free(message);
     return true;
 }
 
@@ -436,6 +436,22 @@ static void address_op(struct comm *comm, char *text, size_t text_bytes)
     snprintf(text, text_bytes, "local:%u", end_of(comm)->seat->number);
 }
 
+/* It gets what lies before it, and then the end. */
+static void part_from(struct local_end *end, const struct local_peer *peer)
+{
+    struct hub_message *message = message_new(end, MESSAGE_END);
+    uv_mutex_lock(&end->hub->mutex);
+    struct hub_seat *seat = hub_find(end->hub, peer->member.id);
+    struct hub_mailbox *box = seat != NULL ? hub_box(seat, end->seat->id) : NULL;
+    if (box != NULL) {
+        hub_keep(end->hub, box);
+    }
+    if (message != NULL) {
+        hub_post(end->hub, end->seat->id, peer->member.id, message);
+    }
+    uv_mutex_unlock(&end->hub->mutex);
+}
+
 /* Peers that are in no list any more: former members. Visitors stay. */
 static void forget_outsiders(struct local_end *end, const struct comm_generation *generation)
 {
@@ -447,12 +463,7 @@ static void forget_outsiders(struct local_end *end, const struct comm_generation
             listed = memcmp(generation->members[rank].id, peer->member.id, COMM_ID_BYTES) == 0;
         }
         if (!listed && (peer->member.rank != COMM_VISITOR || peer->state == PEER_LOST)) {
-            struct hub_message *message = message_new(end, MESSAGE_END);
-            uv_mutex_lock(&end->hub->mutex);
-            if (message != NULL) {
-                hub_post(end->hub, end->seat->id, peer->member.id, message);
-            }
-            uv_mutex_unlock(&end->hub->mutex);
+            part_from(end, peer);
             peer_remove(end, peer->handle);
         } else {
             peer->state = PEER_WAITING;
@@ -573,7 +584,7 @@ static enum comm_error send_op(struct comm *comm, uint32_t handle, const struct 
     struct hub_mailbox *box = seat != NULL ? hub_box(seat, end->seat->id) : NULL;
     if (box != NULL && box->list.count >= end->limits.queue_frames) {
         error = COMM_FULL;
-        free(message);
+        hub_message_free(message);
     } else if (!hub_post(end->hub, end->seat->id, peer->member.id, message)) {
         error = COMM_GONE;
     }

@@ -43,6 +43,7 @@ struct tcp_out {
     bool own;                /* handshake or ENTER: not the owner's */
     bool aborted;            /* the rest of the payload is zeros */
     enum comm_error result;  /* once done */
+    void *copy;              /* ours, of the parts; NULL: the owner's memory is sent */
     struct comm_part parts[COMM_PARTS_MAX];
     uint8_t header[WIRE_ENTER_BYTES];
     uint8_t trailer[WIRE_TRAILER_BYTES];
@@ -241,6 +242,10 @@ void tcp_send_flush(struct tcp_link *link);
 void tcp_send_flush_all(struct tcp_end *end);
 void tcp_send_cancel(struct tcp_link *link);
 void tcp_send_abandon(struct tcp_link *link);
+/* What is queued is copied: its owner's memory may change before it has left. */
+void tcp_send_keep(struct tcp_link *link);
+/* What is queued (and kept) is nobody's any more; it leaves all the same. */
+void tcp_send_disown(struct tcp_link *link);
 void tcp_send_deliver(struct tcp_end *end);
 void tcp_send_free_spares(struct tcp_end *end);
 

@@ -161,6 +161,7 @@ void tcp_link_close(struct tcp_link *link)
 void tcp_link_depart(struct tcp_link *link)
 {
     tcp_receive_drop(link);
+    tcp_send_keep(link);
     link->peer = NULL;
     link->state = LINK_DRAINING;
     link->held = false;

@@ -63,6 +63,8 @@ static struct tcp_out *out_new(struct tcp_end *end)
 
 static void out_recycle(struct tcp_end *end, struct tcp_out *out)
 {
+    free(out->copy);
+    out->copy = NULL;
     out->next = end->spare;
     end->spare = out;
 }
@@ -334,6 +336,42 @@ static void abort_message(struct tcp_out *out)
     if (out->done_bytes < out->header_bytes + out->payload_bytes) {
         out->aborted = true;
         wire_put_trailer(out->trailer, true);
+    }
+}
+
+static void keep_message(struct tcp_out *out)
+{
+    uint8_t *to = malloc(out->payload_bytes);
+    if (to == NULL) {
+        abort_message(out);
+        return;
+    }
+    out->copy = to;
+    for (uint32_t i = 0; i < out->part_count; i++) {
+        memcpy(to, out->parts[i].data, out->parts[i].bytes);
+        to += out->parts[i].bytes;
+    }
+    out->parts[0] = (struct comm_part){out->copy, out->payload_bytes};
+    out->part_count = 1;
+}
+
+void tcp_send_keep(struct tcp_link *link)
+{
+    for (struct tcp_out *out = link->queue.first; out != NULL; out = out->next) {
+        if (out->part_count > 0 && !out->aborted && out->copy == NULL) {
+            keep_message(out);
+        }
+    }
+}
+
+void tcp_send_disown(struct tcp_link *link)
+{
+    for (struct tcp_out *out = link->queue.first; out != NULL; out = out->next) {
+        void *tag = out->tag;
+        out->tag = NULL;
+        if (tag != NULL) {
+            link->end->events.sent_cb(link->end->owner, out->peer, tag, COMM_GONE);
+        }
     }
 }
 

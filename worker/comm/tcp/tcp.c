@@ -290,7 +290,11 @@ static void halt_op(struct comm *comm)
         }
     }
     for (struct tcp_link *link = end->links; link != NULL; link = link->next) {
-        tcp_send_cancel(link);
+        if (link->state == LINK_DRAINING) {
+            tcp_send_disown(link);
+        } else {
+            tcp_send_cancel(link);
+        }
         tcp_receive_drop(link);
     }
     tcp_send_deliver(end);
