@@ -180,16 +180,20 @@ def allreduce(rows, args, python):
     seconds = "0.5" if args.quick else "1.5"
     for size, label in ((1700000, "1.7 MB"), (64 << 20, "64 MiB")):
         for world in (2, 4):
-            mine, theirs = [], []
+            mine, theirs = {"": [], "tcp": []}, []
             for _ in range(2 if args.quick else 5):
-                out, _, _ = run([os.path.join(args.bin, "bench_allreduce"), str(world), str(size), seconds])
-                mine.append(json.loads(out)["median_us"] / 1000)
+                for how, seen in mine.items():
+                    out, _, _ = run([os.path.join(args.bin, "bench_allreduce"), str(world), str(size), seconds]
+                                    + how.split())
+                    seen.append(json.loads(out)["median_us"] / 1000)
                 if python:
                     out, _, _ = run([python, os.path.join(HERE, "peers", "gloo_allreduce.py"), str(world), str(size),
                                      seconds], {"OMP_NUM_THREADS": "1"})
                     theirs.append(json.loads(out)["median_us"] / 1000)
-            rows.add(f"all-reduce of {label}, {world} processes", "ms", mine, theirs or None, "gloo", 1.2,
-                     at_least=False)
+            name = f"all-reduce of {label}, {world} processes"
+            rows.add(name, "ms", mine[""], theirs or None, "gloo, TCP", 1.2, at_least=False,
+                     note="ours: Unix sockets, as between workers of one host")
+            rows.add(name + ", TCP", "ms", mine["tcp"], theirs or None, "gloo, TCP", 1.2, at_least=False)
 
 
 def two_workers(args, data, steps):

@@ -64,14 +64,14 @@ class Cluster:
         self.tcp, self.http = words["tcp"], words["http"]
         return process
 
-    def worker(self, name, *options, fault=None, log=True):
+    def worker(self, name, *options, fault=None, env=None, log=True):
         argv = [os.path.join(self.bin, "muster-worker"), "--data", SUBSET, *options]
         if log:
             self.logs[name] = self.path(name + ".jsonl")
             argv += ["--log", self.logs[name]]
         if "--standalone" not in options:
             argv += ["--coordinator", self.tcp, "--job", "j"]
-        return self.spawn(name, argv, {"MUSTER_FAULT": fault} if fault else None)
+        return self.spawn(name, argv, {**(env or {}), **({"MUSTER_FAULT": fault} if fault else {})})
 
     def words(self, name, count=12):
         try:

@@ -37,15 +37,20 @@ def common(epochs=2, *more, low=1, high=3):
 REFERENCE = {}
 
 
-def judge(cluster, survivors, epochs=2):
-    """One chain of bits, every sample once; the undisturbed run is made once."""
+def undisturbed(cluster, epochs):
+    """The log of that run; it is made once."""
     if epochs not in REFERENCE:
         alone = Cluster(cluster.bin, keep=True)
         with alone:
             alone.worker("alone", "--standalone", *common(epochs))
             alone.join("alone")
         REFERENCE[epochs] = alone.logs["alone"]
-    wrong = checker.check_history(list(cluster.logs.values()), REFERENCE[epochs], SAMPLES,
+    return REFERENCE[epochs]
+
+
+def judge(cluster, survivors, epochs=2):
+    """One chain of bits, every sample once."""
+    wrong = checker.check_history(list(cluster.logs.values()), undisturbed(cluster, epochs), SAMPLES,
                                   [cluster.logs[name] for name in survivors])
     expect(not wrong, "; ".join(wrong[:5]), cluster)
 
@@ -188,6 +193,27 @@ def the_coordinator_goes_and_comes_back(cluster):
         cluster.join(name)
         expect_words(cluster, name, "the coordinator is back", "generation 2")
     judge(cluster, ("w0", "w2"), 12)
+
+
+@test
+def who_comes_with_a_later_checkpoint_sets_the_step(cluster):
+    """The one who is left works on a shard of step 2 when somebody brings version 16: all go on from there, and that
+    shard neither sees version 16 nor is added to its sums."""
+    folder = cluster.path("ckpt")
+    cluster.worker("before", "--standalone", *common(4, "--ckpt", folder, "--ckpt-every", "16"), fault="applied:20")
+    cluster.join("before", -signal.SIGKILL)
+    cluster.coordinator()
+    cluster.worker("w0", *common(4, low=2), env={"MUSTER_SLOW": "compute:2", "MUSTER_SLOW_MS": "3000"})
+    cluster.worker("w1", *common(4, low=2))
+    cluster.wait_steps("w1", 2)
+    cluster.processes["w1"].kill()
+    cluster.worker("w2", *common(4, "--ckpt", folder, low=2))
+    for name in ("w0", "w2"):
+        cluster.join(name)
+    expect([e["step"] for e in cluster.events("w0", "step")] == [0, 1, *range(16, 64)], "other steps", cluster)
+    reference, _ = checker.read_log(undisturbed(cluster, 4))
+    wrong = checker.check_chain({name: cluster.events(name) for name in cluster.logs}, reference)
+    expect(not wrong, "; ".join(wrong), cluster)
 
 
 # ---- strangers -----------------------------------------------------------------------------------------

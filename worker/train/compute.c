@@ -5,6 +5,7 @@
 #include "base/exits.h"
 #include "data/prefetch.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,8 +91,6 @@ static void on_word(struct pool_word *word)
         reduce_top(t, &top);
 }
 
-static void apply_now(struct trainer *t);
-
 static void task_done(struct shard_task *s)
 {
     struct trainer *t = s->trainer;
@@ -101,6 +100,27 @@ static void task_done(struct shard_task *s)
         return;
     s->next_free = t->free_tasks;
     t->free_tasks = s;
+}
+
+/* What waited until no shard is worked on is done. */
+static void be_idle(struct trainer *t)
+{
+    void (*then)(struct trainer *) = t->when_idle;
+
+    if (t->shards_open > 0 || then == NULL)
+        return;
+    t->when_idle = NULL;
+    then(t);
+}
+
+/* Shard tasks read the parameters and add to the sums of their step. Whatever overwrites either
+ * waits until those that run have ended; those that wait do nothing, and of none it is said that it
+ * is done. */
+void compute_when_idle(struct trainer *t, void (*then)(struct trainer *))
+{
+    __atomic_store_n(&t->skip_shards, t->shards_open > 0, __ATOMIC_RELEASE);
+    t->when_idle = then;
+    be_idle(t);
 }
 
 static void shard_done(struct pool_task *task)
@@ -116,9 +136,8 @@ static void shard_done(struct pool_task *task)
         sums_drop(&t->sums, s->leaf);
     task_done(s);
     t->shards_open--;
-    if (t->apply_waits) {
-        if (t->shards_open == 0)
-            apply_now(t);
+    if (t->when_idle != NULL) {
+        be_idle(t);
         return;
     }
     if (computed)
@@ -147,6 +166,7 @@ static struct shard_task *new_task(struct trainer *t)
 
 void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *shards)
 {
+    assert(t->when_idle == NULL);
     t->compute_us = clock_monotonic_us();
     __atomic_store_n(&t->skip_shards, false, __ATOMIC_RELEASE);
     reduce_prepare(t);
@@ -215,7 +235,6 @@ static void apply_now(struct trainer *t)
     uint32_t threads = pool_threads(t->pool);
     uint64_t blocks = t->state.block_count;
 
-    t->apply_waits = false;
     t->updating = true;
     fault_point(t, "apply", t->apply_step);
     t->apply_clip = state_clip(&t->state, t->stream, t->state.reduced);
@@ -237,16 +256,10 @@ static void apply_now(struct trainer *t)
             pool_post(t->pool, &t->ranges[i].task);
 }
 
-/* Parameters are read by shard tasks: those that run end first, those that wait do nothing. */
 void compute_apply(struct trainer *t, uint64_t step)
 {
     t->apply_step = step;
-    if (t->shards_open == 0) {
-        apply_now(t);
-        return;
-    }
-    __atomic_store_n(&t->skip_shards, true, __ATOMIC_RELEASE);
-    t->apply_waits = true;
+    compute_when_idle(t, apply_now);
 }
 
 /* ---- the test set --------------------------------------------------------------------------- */

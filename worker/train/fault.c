@@ -1,15 +1,18 @@
 /* In test builds only. Named fault points: MUSTER_FAULT=phase:step:rank:generation[,..] kills this
  * process with SIGKILL when it comes to that phase; * stands for any. The phases are the first
- * arguments of fault_point(). MUSTER_SHUFFLE=N has the shards of each step worked in a scattered
- * order that N chooses. */
+ * arguments of fault_point(). MUSTER_SLOW=phase:step:.. stays for MUSTER_SLOW_MS in that phase
+ * instead, once. MUSTER_SHUFFLE=N has the shards of each step worked in a scattered order that N
+ * chooses. */
 #include "train/trainer.h"
 
 #ifdef MUSTER_FAULTS
 #include "data/sampler.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* One field after its colon: "*", or the number; a field that is not there matches. */
 static bool matches(const char **at, uint64_t value)
@@ -40,8 +43,20 @@ static bool strikes(const char *at, const struct trainer *t, const char *phase, 
            matches(&at, t->elastic.generation.number);
 }
 
+/* Only the first that comes there stays, whatever its thread. */
+static void stay(const struct trainer *t, const char *phase, uint64_t step)
+{
+    static atomic_flag stayed = ATOMIC_FLAG_INIT;
+    const char *at = getenv("MUSTER_SLOW"), *ms = getenv("MUSTER_SLOW_MS");
+
+    if (at != NULL && ms != NULL && strikes(at, t, phase, step) &&
+        !atomic_flag_test_and_set(&stayed))
+        (void)usleep((useconds_t)(strtoul(ms, NULL, 10) * 1000));
+}
+
 void fault_point(const struct trainer *t, const char *phase, uint64_t step)
 {
+    stay(t, phase, step);
     /* Asked for each time: a cached answer would be shared by the threads of the pool. */
     for (const char *at = getenv("MUSTER_FAULT"); at != NULL; at = strchr(at, ',')) {
         at += *at == ',';

@@ -50,7 +50,7 @@ static void subscribe(struct trainer *t)
     }
 }
 
-void joiner_begin(struct trainer *t)
+static void begin_now(struct trainer *t)
 {
     const struct elastic_roster *view = &t->elastic.view;
     struct comm_member *members = calloc(view->world, sizeof *members);
@@ -86,6 +86,11 @@ void joiner_begin(struct trainer *t)
     free(members);
 }
 
+void joiner_begin(struct trainer *t)
+{
+    compute_when_idle(t, begin_now);
+}
+
 /* All members of the view are connected. */
 void joiner_connected(struct trainer *t, uint64_t number)
 {
@@ -97,6 +102,8 @@ void joiner_connected(struct trainer *t, uint64_t number)
 
 void joiner_end(struct trainer *t)
 {
+    if (t->when_idle == begin_now)
+        t->when_idle = NULL;
     t->joiner.active = false;
     t->joiner.source = COMM_NO_PEER;
     forget_records(&t->joiner);

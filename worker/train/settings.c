@@ -75,7 +75,7 @@ const struct option_spec settings_table[] = {
      "compute threads; does not change the bits"},
 
     {"ckpt", OPTION_TEXT, "DIR", NULL, 0, 0, NULL, FIELD(ckpt), "Checkpoints",
-     "folder of checkpoints; the newest valid one is resumed from"},
+     "folder of checkpoints that all workers share; the newest valid one is resumed from"},
     {"ckpt-every", OPTION_NUMBER, "N", "0", 0, 1e15, NULL, FIELD(ckpt_every), "Checkpoints",
      "steps between checkpoints; 0 = only after the last"},
     {"ckpt-keep", OPTION_NUMBER, "N", "3", 0, 1000000, NULL, FIELD(ckpt_keep), "Checkpoints",

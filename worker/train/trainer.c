@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "comm/tcp/tcp.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -177,6 +178,7 @@ static void take_state(struct trainer *t)
 {
     struct plan_mask present = plan_present(&t->shape, t->state.applied);
 
+    assert(t->shards_open == 0);
     t->reduced_whole = false;
     state_hash_all(&t->state, t->stream);
     t->hash = state_hash(&t->state, t->stream);
@@ -184,7 +186,7 @@ static void take_state(struct trainer *t)
 }
 
 /* A copy that was not finished left a mixture behind, or a newer checkpoint may be there. */
-void trainer_reload(struct trainer *t)
+static void reload_now(struct trainer *t)
 {
     struct elastic_event event = trainer_event_of(ELASTIC_RELOADED);
     struct error error;
@@ -203,6 +205,11 @@ void trainer_reload(struct trainer *t)
     event.version = t->state.applied;
     event.hash = t->hash;
     trainer_event(t, &event);
+}
+
+void trainer_reload(struct trainer *t)
+{
+    compute_when_idle(t, reload_now);
 }
 
 static int open_device(struct trainer *t, struct error *error)

@@ -138,7 +138,7 @@ struct trainer {
     struct shard_task *free_tasks, *made_tasks;
     uint32_t shards_open;                    /* shard tasks with a thread or waiting */
     volatile bool skip_shards;               /* tasks that have not begun do nothing */
-    bool apply_waits;                        /* an update waits for shard tasks to end */
+    void (*when_idle)(struct trainer *t);    /* waits until no shard task is open; NULL = nothing */
     bool updating;                           /* values are being written: of no version just now */
     uint64_t apply_step;
     float apply_clip;
@@ -213,6 +213,7 @@ void trainer_exit(struct trainer *t, int code, const char *text);
 int compute_open(struct trainer *t, struct error *error);
 void compute_close(struct trainer *t);
 void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *shards);
+void compute_when_idle(struct trainer *t, void (*then)(struct trainer *t));
 void compute_apply(struct trainer *t, uint64_t step);
 void compute_evaluate(struct trainer *t);
 

@@ -31,20 +31,30 @@ static void copied(struct trainer *t, bool ok, uint64_t version)
 
 /* ---- copies for a member that regroups ------------------------------------------------------ */
 
+static void ask_for_copy(struct trainer *t)
+{
+    struct comm_frame frame = {.kind = COMM_REQUEST, .step = t->copy_version};
+
+    if (t->copy_version == 0)
+        return; /* its holder was lost meanwhile */
+    frame.value[0] = t->copy_state ? REQUEST_STATE : REQUEST_REDUCED;
+    fault_point(t, "copy", t->copy_version);
+    if (t->copy_peer == COMM_NO_PEER ||
+        comm_send(t->comm, t->copy_peer, &frame, NULL, 0, NULL) != COMM_OK)
+        copied(t, false, t->copy_version);
+}
+
 void transfer_copy(struct trainer *t, const struct elastic_action *action)
 {
-    struct comm_frame frame = {.kind = COMM_REQUEST, .step = action->version};
-
     t->copy_state = action->type == ELASTIC_DO_COPY_STATE;
     t->copy_version = action->version;
     t->copy_got = 0;
     t->copy_bytes = t->copy_state ? state_value_bytes(&t->state) : reduced_bytes(t);
     t->copy_peer = comm_peer_at(t->comm, action->from);
-    frame.value[0] = t->copy_state ? REQUEST_STATE : REQUEST_REDUCED;
-    fault_point(t, "copy", action->version);
-    if (t->copy_peer == COMM_NO_PEER ||
-        comm_send(t->comm, t->copy_peer, &frame, NULL, 0, NULL) != COMM_OK)
-        copied(t, false, action->version);
+    if (t->copy_state)
+        compute_when_idle(t, ask_for_copy);
+    else
+        ask_for_copy(t);
 }
 
 static void refuse_copy(struct trainer *t, uint32_t peer, const struct comm_frame *request)

@@ -1,5 +1,6 @@
-/* All-reduce of a float buffer between processes of this host: comm/tcp, train/exchange and plain
- * additions, as the worker does it, without training. One JSON line on stdout.
+/* All-reduce of a float buffer between processes of this host, without training: the worker's
+ * comm/tcp, train/exchange and plan of additions; buckets of one size and loops of its own for the
+ * additions, in place of the model's buckets and the device's. One JSON line on stdout.
  *
  *     bench_allreduce WORLD BYTES SECONDS [tcp]       tcp: no Unix sockets between the processes
  *
