@@ -3,7 +3,7 @@
 that dies, everybody killed and resumed at another size. Each must give one chain of params_hash, that of the
 undisturbed run, and every sample once per epoch; the checker (checker.py) reads only the logs.
 
-usage: histories.py --bin FOLDER [--release FOLDER] [--one-per-cell | --all | --only NAME] [--seed N]
+usage: histories.py --bin FOLDER [--release FOLDER] [--all | --only NAME] [--seed N]
 Needs a build with fault points (MUSTER_FAULTS=ON).
 """
 import argparse
@@ -439,7 +439,6 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True)
     parser.add_argument("--release")
-    parser.add_argument("--one-per-cell", action="store_true")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--seed", type=int, default=1)
