@@ -9,7 +9,6 @@
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 /* First in, first out. */
 struct queue {
@@ -20,7 +19,6 @@ struct queue {
 struct pool_thread {
     struct pool *pool;
     uv_thread_t thread;
-    clockid_t cpu_clock; /* of this thread */
     uint32_t index;
     int entered; /* what enter_cb returned */
     bool ready;  /* enter_cb has returned */
@@ -33,7 +31,6 @@ struct pool {
     uv_cond_t wake;
     uv_cond_t entered;
     struct queue waiting;
-    struct queue waiting_urgent;
     struct queue ended;
     struct pool_word *words_first;
     struct pool_word **words_last;
@@ -77,9 +74,7 @@ static struct pool_task *next_task(struct pool *pool)
 
         if (pool->stopping)
             return NULL;
-        task = queue_pop(&pool->waiting_urgent);
-        if (task == NULL)
-            task = queue_pop(&pool->waiting);
+        task = queue_pop(&pool->waiting);
         if (task != NULL)
             return task;
         uv_cond_wait(&pool->wake, &pool->lock);
@@ -97,7 +92,6 @@ static void thread_main(void *argument)
     uv_mutex_lock(&pool->lock);
     self->entered = entered;
     self->ready = true;
-    (void)pthread_getcpuclockid(pthread_self(), &self->cpu_clock);
     uv_cond_signal(&pool->entered);
     while (entered == 0 && (task = next_task(pool)) != NULL) {
         uv_mutex_unlock(&pool->lock);
@@ -204,7 +198,6 @@ int pool_start(uv_loop_t *loop, uint32_t threads, const struct pool_setup *setup
     uv_cond_init(&pool->wake);
     uv_cond_init(&pool->entered);
     queue_init(&pool->waiting);
-    queue_init(&pool->waiting_urgent);
     queue_init(&pool->ended);
     pool->words_last = &pool->words_first;
     pool->setup = *setup;
@@ -224,7 +217,7 @@ void pool_post(struct pool *pool, struct pool_task *task)
 {
     pool->open_tasks++;
     uv_mutex_lock(&pool->lock);
-    queue_push(task->urgent ? &pool->waiting_urgent : &pool->waiting, task);
+    queue_push(&pool->waiting, task);
     uv_cond_signal(&pool->wake);
     uv_mutex_unlock(&pool->lock);
 }
@@ -247,19 +240,6 @@ uint32_t pool_threads(const struct pool *pool)
 uint32_t pool_open_tasks(const struct pool *pool)
 {
     return pool->open_tasks;
-}
-
-uint64_t pool_cpu_us(const struct pool *pool)
-{
-    uint64_t sum_us = 0;
-
-    for (uint32_t i = 0; i < pool->thread_count; i++) {
-        struct timespec t;
-
-        if (pool->threads[i].ready && clock_gettime(pool->threads[i].cpu_clock, &t) == 0)
-            sum_us += (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-    }
-    return sum_us;
 }
 
 void pool_stop(struct pool *pool)

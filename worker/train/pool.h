@@ -8,10 +8,9 @@
  *         -> task.done_cb(task) on the loop's thread
  *     pool_stop(pool)                                       finishes what runs, drops what waits
  *
- * Tasks are started in the order of their posting, urgent ones before all others. A task belongs to
- * the poster again when done_cb is called, and may be posted anew from there. pool_tell() lets a
- * running task call a function on the loop's thread before it ends (a bucket is ready while
- * backward goes on).
+ * Tasks are started in the order of their posting. A task belongs to the poster again when done_cb
+ * is called, and may be posted anew from there. pool_tell() lets a running task call a function on
+ * the loop's thread before it ends (a bucket is ready while backward goes on).
  *
  * Bits never depend on the pool: what a task computes is a function of the task alone. */
 #ifndef MUSTER_TRAIN_POOL_H
@@ -31,7 +30,6 @@ struct pool_task {
     void (*run_cb)(struct pool_task *task, uint32_t thread);
     void (*done_cb)(struct pool_task *task);
     struct pool_task *next; /* the pool's */
-    bool urgent;            /* runs before tasks that are not */
 };
 
 /* A word from a running task to the loop; the fields are the teller's until call_cb was called. */
@@ -62,9 +60,6 @@ uint32_t pool_threads(const struct pool *pool);
 
 /* Tasks posted that are not yet handed back. */
 uint32_t pool_open_tasks(const struct pool *pool);
-
-/* CPU time of all threads so far, in microseconds. */
-uint64_t pool_cpu_us(const struct pool *pool);
 
 /* Waits for running tasks; waiting ones are dropped without done_cb. The loop must still run once
  * more to close the pool's handle. Accepts NULL. */
