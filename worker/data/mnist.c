@@ -244,10 +244,11 @@ static int read_set(const char *folder, const char *images, const char *labels,
 
 static bool has_data(const char *folder)
 {
-    char path[1024];
+    char archive[1024], plain[1024];
 
-    (void)snprintf(path, sizeof path, "%s/train-images-idx3-ubyte.gz", folder);
-    return access(path, R_OK) == 0;
+    (void)snprintf(archive, sizeof archive, "%s/train-images-idx3-ubyte.gz", folder);
+    (void)snprintf(plain, sizeof plain, "%s/train-images-idx3-ubyte", folder);
+    return access(archive, R_OK) == 0 || access(plain, R_OK) == 0;
 }
 
 static const char *find_folder(const char *folder, char *note)
