@@ -232,6 +232,14 @@ void sim_member_message(struct sim *sim, uint32_t member, const struct wire_mess
     sim_member_tell(sim, member, &event);
 }
 
+/* The wake that a later, nearer one replaced stays in the heap; when it comes, it must not arm
+ * another: each would live on for ever. */
+bool sim_member_wakes_not(const struct sim *sim, uint32_t member, uint32_t serial)
+{
+    const struct sim_member *m = &sim->members[member];
+    return m->proc.serial != serial || m->wake_us == 0 || m->wake_us > sim->now_us;
+}
+
 void sim_member_wake(struct sim *sim, uint32_t member)
 {
     struct session_event event = {.type = SESSION_WAKE};

@@ -72,6 +72,8 @@ uint32_t sim_member_slot(const struct sim *sim, const uint8_t id[WIRE_ID_BYTES])
 void sim_member_connected(struct sim *sim, uint32_t member);
 void sim_member_closed(struct sim *sim, uint32_t member, const char *why);
 void sim_member_message(struct sim *sim, uint32_t member, const struct wire_message *message);
+/* Is this WAKE void: of a process that ended, or replaced by a nearer one that has come? */
+bool sim_member_wakes_not(const struct sim *sim, uint32_t member, uint32_t serial);
 void sim_member_wake(struct sim *sim, uint32_t member);
 
 #endif

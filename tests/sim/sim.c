@@ -117,6 +117,7 @@ static bool void_event(struct sim *sim, const struct sim_event *event)
     case SIM_EV_STORE:
         return sim->store.serial != event->serial;
     case SIM_EV_WAKE:
+        return sim_member_wakes_not(sim, event->target, event->serial);
     case SIM_EV_WORK:
     case SIM_EV_LINK_DEADLINE:
         return sim->members[event->target].proc.serial != event->serial;
