@@ -1,7 +1,8 @@
 /* Invariants
  *   1. A client is idle or waits for one answer; lines that come meanwhile stay in its buffer.
  *   2. ticket = slot + serial << 32; the serial of a slot grows with each request, so an answer is
- *      given at most once and never to somebody else. */
+ *      given at most once and never to somebody else.
+ *   3. Who finds all slots taken waits until one is free. */
 #include "server/control.h"
 
 #include <jansson.h>
@@ -33,6 +34,8 @@ struct control {
     void *owner;
     char path[PATH_BYTES];
     uint32_t handles; /* listener and clients that are not closed */
+    bool waits;       /* a connection found no slot; libuv brings no other before it is taken */
+    bool stopping;
     struct client clients[CLIENTS_MAX];
 };
 
@@ -47,12 +50,17 @@ static void handle_closed(struct control *control)
         free(control);
 }
 
+static void take_connection(struct control *control);
+
 static void on_client_closed(uv_handle_t *handle)
 {
     struct client *client = handle->data;
+    struct control *control = client->control;
 
     client->used = false;
-    handle_closed(client->control);
+    if (control->waits && !control->stopping)
+        take_connection(control);
+    handle_closed(control);
 }
 
 static void client_close(struct client *client)
@@ -181,15 +189,15 @@ static struct client *client_take(struct control *control)
     return NULL;
 }
 
-static void on_connection(uv_stream_t *listener, int status)
+static void take_connection(struct control *control)
 {
-    struct control *control = listener->data;
+    uv_stream_t *listener = (uv_stream_t *)&control->listener;
     struct client *client = client_take(control);
 
-    if (status != 0 || client == NULL)
+    control->waits = client == NULL;
+    if (client == NULL)
         return;
-    if (uv_pipe_init(listener->loop, &client->pipe, 0) != 0)
-        return;
+    (void)uv_pipe_init(listener->loop, &client->pipe, 0); /* cannot fail on Unix */
     client->pipe.data = client;
     client->control = control;
     client->used = client->open = true;
@@ -199,6 +207,12 @@ static void on_connection(uv_stream_t *listener, int status)
     if (uv_accept(listener, (uv_stream_t *)&client->pipe) != 0 ||
         uv_read_start((uv_stream_t *)&client->pipe, on_alloc, on_read) != 0)
         client_close(client);
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    if (status == 0)
+        take_connection(listener->data);
 }
 
 void control_answer(struct control *control, uint64_t ticket, bool ok, const char *text)
@@ -258,6 +272,7 @@ void control_stop(struct control *control)
 {
     if (control == NULL)
         return;
+    control->stopping = true;
     (void)unlink(control->path);
     for (size_t i = 0; i < CLIENTS_MAX; i++)
         if (control->clients[i].used)

@@ -150,14 +150,16 @@ static void step(struct runtime *rt, struct core_event *event)
     }
     rt->stepping = true;
     step_once(rt, event);
-    for (uint32_t i = 0; i < rt->kept_count; i++) {
-        struct kept *kept = &rt->kept[i];
+    while (rt->kept_count > 0) {
+        struct kept next = rt->kept[0];
 
-        kept->event.job = kept->job;
-        kept->event.target = kept->target;
-        step_once(rt, &kept->event);
+        /* Its place is free before it is stepped: an operator's answer brings his next line. */
+        rt->kept_count--;
+        memmove(&rt->kept[0], &rt->kept[1], rt->kept_count * sizeof next);
+        next.event.job = next.job;
+        next.event.target = next.target;
+        step_once(rt, &next.event);
     }
-    rt->kept_count = 0;
     rt->stepping = false;
 }
 

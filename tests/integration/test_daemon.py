@@ -485,6 +485,51 @@ def unknown_options_are_64(cluster):
     refused(cluster, 64, "nonsense", "2", options=("--config", cluster.path("conf")))
 
 
+# ---- the operator's socket -------------------------------------------------------------------------------
+
+def control(cluster):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(cluster.path("state/control.sock"))  # waits for room in the listener's queue
+    client.settimeout(20)
+    return client
+
+
+def answers(client, count):
+    said = b""
+    while said.count(b"\n") < count:
+        more = client.recv(65536)
+        expect(more, f"it closed after {said.count(bytes([10]))} of {count} answers")
+        said += more
+    return [json.loads(line) for line in said.splitlines()]
+
+
+@test
+def a_pipeline_of_commands_is_answered(cluster):
+    """Many lines in one write, by more than one client: one answer each, in order."""
+    daemon = cluster.coordinator()
+    clients = [control(cluster) for _ in range(3)]
+    for client in clients:
+        client.sendall(b'{"command":"why"}\n{"command":"no"}\n' * 60)
+    for client in clients:
+        said = answers(client, 120)
+        expect(["unknown command" in line["text"] for line in said] == [False, True] * 60, str(said[:4]))
+    expect(daemon.poll() is None, "the daemon ended")
+
+
+@test
+def a_crowd_at_the_control_socket_is_served_in_turn(cluster):
+    cluster.coordinator()
+    crowd = [control(cluster) for _ in range(32)]  # 16 are served at a time
+    for client in crowd:
+        client.sendall(b'{"command":"why"}\n')
+    for client in crowd:
+        expect(answers(client, 1)[0]["ok"] is False, "there is no job, and why had an answer")
+        client.close()
+    late = control(cluster)
+    late.sendall(b'{"command":"why"}\n')
+    expect("no job" in answers(late, 1)[0]["text"], "the last client")
+
+
 class Skip(Exception):
     """Why this cannot be tried here."""
 
