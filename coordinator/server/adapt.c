@@ -57,7 +57,7 @@ static void member_to_core(const struct wire_member *from, struct core_roster_me
     };
 }
 
-/* ":4711" from 10.0.0.5 is "10.0.0.5:4711"; anything else stands as it is, and so does what is too
+/* ":4711" from 10.0.0.5 is "10.0.0.5:4711", from fd00::5 "[fd00::5]:4711"; anything else stands as it is, and so does what is too
  * long. */
 static const char *whole_address(const char *address, const struct adapt_peer *peer,
                                  struct adapt_scratch *scratch)
@@ -65,12 +65,10 @@ static const char *whole_address(const char *address, const struct adapt_peer *p
     if (address[0] != ':') {
         return address;
     }
-    size_t bytes = strlen(peer->host) + strlen(address) + 1;
-    if (bytes > sizeof scratch->address) {
-        return address;
-    }
-    (void)snprintf(scratch->address, sizeof scratch->address, "%s%s", peer->host, address);
-    return scratch->address;
+    bool six = strchr(peer->host, ':') != NULL;
+    int length = snprintf(scratch->address, sizeof scratch->address, six ? "[%s]%s" : "%s%s",
+                          peer->host, address);
+    return (size_t)length < sizeof scratch->address ? scratch->address : address;
 }
 
 static void hello_to_core(const struct wire_hello *from, const struct adapt_peer *peer,

@@ -23,7 +23,7 @@
 
 /* What the shell knows of the end that sent a HELLO. */
 struct adapt_peer {
-    const char *host;       /* where the connection comes from, "[..]" round an IPv6 address */
+    const char *host;       /* numeric address that the connection comes from */
     struct core_id secret;  /* digest of HELLO's secret, in its place */
 };
 

@@ -241,7 +241,7 @@ static bool deliver(struct conn *conn, uint64_t id)
         return false;
     memory = frame_parser_take(&conn->parser);
     free(memory);
-    return conn->doomed == NULL;
+    return conn->doomed == NULL && !conn->leaving;
 }
 
 /* Begun and not complete: also when the input ended right behind the header, where the parser has
@@ -288,6 +288,8 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
 
     if (conn->state != CONN_OPEN)
         return;
+    if (count > 0 && (conn->doomed != NULL || conn->leaving))
+        return; /* its last word was heard */
     if (count > 0)
         read_input(conn, (const uint8_t *)buffer->base, (size_t)count);
     else if (count < 0)
