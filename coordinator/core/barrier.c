@@ -17,20 +17,22 @@ struct barrier *barrier_at(struct core *core, const struct job *job, uint32_t sl
     return &core->barriers[(size_t)job_index(core, job) * core->limits.barriers + slot];
 }
 
-static uint32_t slot_of(struct core *core, struct job *job, const char *name)
+static uint32_t slot_of(struct core *core, struct job *job, enum core_kind kind, const char *name)
 {
     uint32_t free_slot = NOBODY;
 
     for (uint32_t i = 0; i < core->limits.barriers; i++) {
         struct barrier *b = barrier_at(core, job, i);
 
-        if (b->waiting > 0 && !b->releasing && strcmp(b->name, name) == 0)
+        if (b->waiting > 0 && !b->releasing && b->kind == kind && strcmp(b->name, name) == 0)
             return i;
         if (b->waiting == 0 && free_slot == NOBODY)
             free_slot = i;
     }
-    if (free_slot != NOBODY)
+    if (free_slot != NOBODY) {
+        barrier_at(core, job, free_slot)->kind = kind;
         core_copy_text(barrier_at(core, job, free_slot)->name, CORE_NAME_BYTES, name);
+    }
     return free_slot;
 }
 
@@ -114,16 +116,14 @@ static void end_wait(struct core *core, struct job *job, enum core_kind kind, ui
 void barrier_tick(struct core *core, struct job *job)
 {
     for (uint32_t i = 0; i < core->limits.barriers; i++)
-        if (barrier_at(core, job, i)->releasing) {
-            end_wait(core, job, CORE_WORKER, i, CORE_BARRIER_RELEASED, "");
-            end_wait(core, job, CORE_PARTICIPANT, i, CORE_BARRIER_RELEASED, "");
-        }
+        if (barrier_at(core, job, i)->releasing)
+            end_wait(core, job, barrier_at(core, job, i)->kind, i, CORE_BARRIER_RELEASED, "");
 }
 
-static bool any_releasing(struct core *core, const struct job *job)
+static bool any_releasing(struct core *core, const struct job *job, enum core_kind kind)
 {
     for (uint32_t i = 0; i < core->limits.barriers; i++)
-        if (barrier_at(core, job, i)->releasing)
+        if (barrier_at(core, job, i)->releasing && barrier_at(core, job, i)->kind == kind)
             return true;
     return false;
 }
@@ -182,7 +182,7 @@ void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
     const struct member *first = NULL;
 
     group_of(job, kind, &size, &here, &left);
-    if (waiting == 0 || here < size || any_releasing(core, job))
+    if (waiting == 0 || here < size || any_releasing(core, job, kind))
         return;
     for (struct member *m = member_first(core, job); kind == CORE_WORKER && m != NULL;
          m = member_next(core, m))
@@ -244,7 +244,8 @@ static void settle(struct core *core, struct job *job, enum core_kind kind, uint
 void barrier_plan_taken(struct core *core, struct job *job)
 {
     for (uint32_t i = 0; i < core->limits.barriers && job->waiting_workers > 0; i++)
-        if (barrier_at(core, job, i)->waiting == job->world)
+        if (barrier_at(core, job, i)->kind == CORE_WORKER &&
+            barrier_at(core, job, i)->waiting == job->world)
             end_wait(core, job, CORE_WORKER, i, CORE_BARRIER_RELEASED, "");
     barrier_decide(core, job, CORE_WORKER);
 }
@@ -282,7 +283,7 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
     if (m->barrier != NOBODY && m->barrier_seq == enter->seq)
         return; /* said again after a broken connection */
     barrier_leave(core, m);
-    slot = slot_of(core, job, enter->name);
+    slot = slot_of(core, job, m->kind, enter->name);
     m->barrier_seq = enter->seq;
     if (slot == NOBODY) {
         result(core, m, CORE_BARRIER_DEADLOCK, core_say(core, "%s", enter->name),

@@ -152,34 +152,65 @@ static bool named(const struct member *m, const char *target)
 
 static uint32_t command_members(struct core *core, struct job *job, const struct core_event *event)
 {
-    uint32_t count = 0;
+    uint32_t count = 0, begin = core_list_begin(core);
+    struct core_message *message;
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        if (m->kind != CORE_WORKER || !named(m, event->target) ||
-            core->actions->count + 8 > CORE_ACTIONS_MAX)
+        if (m->kind != CORE_WORKER || !named(m, event->target))
             continue;
         if (event->command == CORE_COMMAND_FORGET && m->state == MEMBER_LOST && !m->gone) {
             m->gone = true;
             count++;
         } else if (event->command == CORE_COMMAND_DRAIN && m->conn != 0) {
-            core_send(core, m->conn, CORE_DRAIN_REQUEST, job)->released.reason =
-                "drained by the operator";
+            core_list_add(core, m->conn);
             count++;
         }
     }
+    message = core_send_list(core, begin, CORE_DRAIN_REQUEST, job);
+    if (message != NULL)
+        message->released.reason = "drained by the operator";
     return count;
+}
+
+/* The job that a command means; NULL and why not. Unnamed, it is the only one, or the only one that
+ * is not over. */
+static struct job *command_job(struct core *core, const struct core_event *event, const char **why)
+{
+    struct job *any = NULL, *open = NULL;
+    uint32_t jobs = 0, open_jobs = 0;
+
+    if (event->job[0] != '\0') {
+        any = job_find(core, event->job);
+        *why = any == NULL ? core_say(core, "there is no job '%s'", event->job) : "";
+        return any;
+    }
+    for (uint32_t i = 0; i < core->limits.jobs; i++) {
+        struct job *job = &core->jobs[i];
+
+        if (!job->used)
+            continue;
+        any = job;
+        jobs++;
+        if (job->state != CORE_JOB_DONE && job->state != CORE_JOB_FAILED) {
+            open = job;
+            open_jobs++;
+        }
+    }
+    if (open_jobs == 1 || jobs == 1)
+        return open_jobs == 1 ? open : any;
+    *why = jobs == 0 ? "there is no job yet"
+                     : core_say(core, "there are %u jobs: say which, with --job (muster status "
+                                      "lists them)", jobs);
+    return NULL;
 }
 
 static void on_command(struct core *core, const struct core_event *event)
 {
     struct core_action *answer;
-    const char *text = "no such job";
-    struct job *job = event->job[0] != '\0' ? job_find(core, event->job) : NULL;
+    const char *text = "";
+    struct job *job = command_job(core, event, &text);
     uint32_t count = 0;
 
-    for (uint32_t i = 0; event->job[0] == '\0' && i < core->limits.jobs; i++)
-        if (core->jobs[i].used)
-            job = &core->jobs[i];
     if (job != NULL && event->command == CORE_COMMAND_WHY) {
         text = barrier_why(core, job);
         count = 1;

@@ -113,7 +113,8 @@ static struct job *job_begin(struct core *core, core_conn conn, const struct cor
 
     if (job == NULL) {
         refuse(core, conn, NULL, CORE_REFUSAL_FULL,
-               core_say(core, "this coordinator already holds %u jobs", core->limits.jobs));
+               core_say(core, "this coordinator already holds %u jobs, done ones included: raise its "
+                              "--jobs-max, or use another", core->limits.jobs));
         return NULL;
     }
     job->uid = core_id_zero(&hello->job_uid) ? core_random_id(core) : hello->job_uid;
@@ -233,7 +234,8 @@ static void join(struct core *core, core_conn conn, struct job *job,
     m = member_new(core, job, &hello->member_id);
     if (m == NULL) {
         refuse(core, conn, job, CORE_REFUSAL_FULL,
-               core_say(core, "this coordinator already holds %u members", core->limits.members));
+               core_say(core, "this coordinator already holds %u members: raise its --members-max",
+                        core->limits.members));
         return;
     }
     take_identity(m, hello);

@@ -68,6 +68,7 @@ struct member {
 
 struct barrier {
     char name[CORE_NAME_BYTES];   /* "" = free */
+    enum core_kind kind;          /* whose: workers and participants each have their own names */
     uint32_t waiting;             /* members that wait here */
     bool releasing;               /* it is met; those who wait still are told at the next tick */
 };

@@ -135,14 +135,15 @@ void member_closed(struct core *core, struct member *m)
 {
     struct job *job = &core->jobs[m->job];
 
-    if (m->released || job->state == CORE_JOB_DONE) {
-        member_set_conn(core, m, 0);
-        member_free(core, m);
-    } else if (m->kind == CORE_PARTICIPANT) {
+    if (m->kind == CORE_PARTICIPANT) {
         job->group_left++;
         member_free(core, m);
         barrier_decide(core, job, CORE_PARTICIPANT);
         return;
+    }
+    if (m->released || job->state == CORE_JOB_DONE) {
+        member_set_conn(core, m, 0);
+        member_free(core, m);
     } else {
         member_lost(core, m, "its connection ended", 0);
     }
@@ -389,6 +390,16 @@ static void tick_job(struct core *core, struct job *job)
     }
 }
 
+/* Nobody is there and nothing was ever formed: whoever comes next brings his own terms. */
+static void forget_terms(struct core *core, struct job *job)
+{
+    if (job->state != CORE_JOB_FORMING || job->number != 0 || job->pending != PENDING_NONE ||
+        member_first(core, job) != NULL)
+        return;
+    job->used = job->number_max != 0; /* numbers that members remember are not given again */
+    job->max = 0;
+}
+
 /* Since when something is awaited, the gap left out. What came after the gap, before this tick, is
  * as it is: the shell reads before it judges. */
 static uint64_t shifted(const struct core *core, uint64_t since_us, uint64_t gap_us)
@@ -436,5 +447,6 @@ void life_tick(struct core *core)
         tick_job(core, job);
         job_try(core, job);
         job_tell_waiting(core, job);
+        forget_terms(core, job);
     }
 }

@@ -167,6 +167,41 @@ static void a_plan_that_all_have_not_entered_releases_nobody(void **state)
     bench_free(b);
 }
 
+/* Scripts and workers may choose the same word: each has its own barrier of that name. */
+static void workers_and_participants_do_not_meet(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 2);
+    participants(b, 2);
+    bench_barrier(b, 1, "start", 1);
+    bench_barrier(b, 3, "start", 1);
+    assert_int_equal(ended(b, 3), 0);
+    bench_barrier(b, 4, "start", 1);
+    assert_int_equal(ended(b, 1), 0);
+    assert_int_equal(ended(b, 3), CORE_BARRIER_RELEASED);
+    assert_int_equal(ended(b, 4), CORE_BARRIER_RELEASED);
+    bench_barrier(b, 2, "start", 1);
+    assert_int_equal(ended(b, 1), CORE_BARRIER_RELEASED);
+    assert_int_equal(ended(b, 2), CORE_BARRIER_RELEASED);
+    bench_free(b);
+}
+
+/* The workers are done, the scripts around them are not. */
+static void one_that_left_after_the_end_is_not_waited_for(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 1, 1, 1);
+    participants(b, 2);
+    bench_say(b, 1, (struct core_message){.type = CORE_FINISHED, .generation = 1, .step = 5});
+    assert_string_equal(bench_job(b).state, "done");
+    bench_barrier(b, 2, "tidy up", 1);
+    bench_end(b, 3);
+    assert_int_equal(ended(b, 2), CORE_BARRIER_FINISHED);
+    bench_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +213,8 @@ int main(void)
         cmocka_unit_test(one_that_left_is_not_waited_for),
         cmocka_unit_test(the_end_of_a_generation_returns_those_who_wait),
         cmocka_unit_test(a_plan_that_all_have_not_entered_releases_nobody),
+        cmocka_unit_test(workers_and_participants_do_not_meet),
+        cmocka_unit_test(one_that_left_after_the_end_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

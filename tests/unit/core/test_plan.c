@@ -147,6 +147,23 @@ static void a_drain_is_asked_of_those_who_are_named(void **state)
     bench_free(b);
 }
 
+/* A node of many devices goes as one, and a command that may mean either job means none. */
+static void a_drain_of_a_node_asks_all_of_it(void **state)
+{
+    struct bench *b = bench_new();
+    const uint32_t count = 80;
+    (void)state;
+    for (uint32_t i = 0; i < count; i++)
+        (void)bench_join(b, "big", count, count);
+    assert_string_equal(bench_command(b, CORE_COMMAND_DRAIN, "big"), "80 members");
+    for (core_conn conn = 1; conn <= count; conn++)
+        assert_int_equal(bench_times_told(b, conn, CORE_DRAIN_REQUEST), 1);
+    (void)bench_hello(b, (struct bench_hello){.node = "big", .job = "other", .min = 2, .max = 2});
+    assert_non_null(strstr(bench_command(b, CORE_COMMAND_DRAIN, "big"), "there are 2 jobs"));
+    assert_int_equal(bench_times_told(b, 1, CORE_DRAIN_REQUEST), 1);
+    bench_free(b);
+}
+
 /* A drain with a limit: who has not left by then leaves as lost. */
 static void a_drain_ends_in_time(void **state)
 {
@@ -173,6 +190,7 @@ int main(void)
         cmocka_unit_test(all_leave_and_their_relief_is_in_step),
         cmocka_unit_test(a_broken_pair_of_the_plan_is_not_forgotten),
         cmocka_unit_test(a_drain_is_asked_of_those_who_are_named),
+        cmocka_unit_test(a_drain_of_a_node_asks_all_of_it),
         cmocka_unit_test(a_drain_ends_in_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

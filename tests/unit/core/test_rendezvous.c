@@ -161,6 +161,23 @@ static void the_first_ones_terms_stand(void **state)
     bench_free(b);
 }
 
+/* The first one was started by mistake and is gone: its terms go with it. */
+static void terms_of_a_job_that_never_began_are_forgotten(void **state)
+{
+    struct bench *b = bench_new();
+    struct core_job_view view;
+    (void)state;
+    core_conn wrong = bench_hello(b, (struct bench_hello){.node = "n1", .min = 2, .max = 2,
+                                                          .spec = "seed=3\n"});
+    bench_end(b, wrong);
+    bench_tick(b);
+    assert_false(core_view_job(b->core, 0, &view));
+    core_conn right = bench_join(b, "n1", 1, 1);
+    assert_null(bench_told(b, right, CORE_REFUSED));
+    assert_int_equal(bench_told(b, right, CORE_GENERATION)->world, 1);
+    bench_free(b);
+}
+
 static void another_spec_or_fingerprint_is_refused_with_both_values(void **state)
 {
     struct bench *b = bench_new();
@@ -193,6 +210,7 @@ int main(void)
         cmocka_unit_test(nothing_is_promised_before_it_is_stored),
         cmocka_unit_test(without_a_frozen_member_newcomers_form_nothing),
         cmocka_unit_test(the_first_ones_terms_stand),
+        cmocka_unit_test(terms_of_a_job_that_never_began_are_forgotten),
         cmocka_unit_test(another_spec_or_fingerprint_is_refused_with_both_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
