@@ -149,6 +149,31 @@ enum core_job_state {
 #undef CORE_JOB_STATE_ENUM
 };
 
+/* The phases of a recovery, in their order: X(NAME, word). */
+#define CORE_RECOVERY_PHASES(X)                                                                    \
+    X(DETECT, "detect")         /* silence until it was noticed */                                 \
+    X(PUSH, "push")             /* until all survivors had been told and had stopped */            \
+    X(RENDEZVOUS, "rendezvous") /* from there until the next generation was formed */              \
+    X(CONNECT, "connect")       /* until the slowest member was connected to all */                \
+    X(STATE, "state")           /* until the slowest that lacked the state had it */               \
+    X(RECOMPUTE, "recompute")   /* until the slowest had computed its lost shards again */
+
+enum core_recovery_phase {
+#define CORE_RECOVERY_ENUM(name, word) CORE_RECOVERY_##name,
+    CORE_RECOVERY_PHASES(CORE_RECOVERY_ENUM)
+#undef CORE_RECOVERY_ENUM
+    CORE_RECOVERY_COUNT
+};
+
+/* Upper bounds of a histogram's buckets, in microseconds. */
+#define CORE_BUCKETS 12
+extern const uint64_t core_bucket_us[CORE_BUCKETS];
+
+struct core_histogram {
+    uint64_t buckets[CORE_BUCKETS]; /* durations above bound i - 1, up to bound i */
+    uint64_t count, sum_us;         /* of all, the longer ones too */
+};
+
 struct core_job_view {
     const char *name;
     const char *state;         /* word */
@@ -159,8 +184,8 @@ struct core_job_view {
     uint32_t world, min, max;
     float loss, samples_per_s;
     uint64_t recoveries;       /* regroups after a loss */
-    /* the last one */
-    uint64_t detect_us, push_us, rendezvous_us, connect_us, state_us, recompute_us;
+    const uint64_t *last_us;   /* the last one, by phase */
+    const struct core_histogram *histograms; /* of all since the coordinator's start, by phase */
     uint64_t waiting_since_ms; /* how long it has been forming or paused; 0 = it is not */
     bool store_failing;
 };

@@ -113,9 +113,9 @@ static void fill(struct core *core, const struct job *job, struct core_message *
     message->roster.members = gather(core, job, plan, &message->roster.members_count);
     message->roster.reason = job->reason;
     message->roster.pause = plan && job->plan_pause;
-    message->roster.detect_us = job->detect_us;
-    message->roster.push_us = job->push_us;
-    message->roster.rendezvous_us = job->rendezvous_us;
+    message->roster.detect_us = job->last_us[CORE_RECOVERY_DETECT];
+    message->roster.push_us = job->last_us[CORE_RECOVERY_PUSH];
+    message->roster.rendezvous_us = job->last_us[CORE_RECOVERY_RENDEZVOUS];
 }
 
 /* A spare learns who trains, so that it can catch up beside them. Keys are not stored: after a
@@ -224,6 +224,8 @@ static void enroll(struct core *core, struct job *job)
 
 static void stored_form(struct core *core, struct job *job)
 {
+    uint64_t *last_us = job->last_us, rendezvous_us;
+
     if (!chosen_stand(core, job)) {
         job_try(core, job);
         return;
@@ -237,9 +239,11 @@ static void stored_form(struct core *core, struct job *job)
     job->step = job->pending_step;
     job->plan_number = 0;
     job->all_entered = false;
-    job->rendezvous_us = core->now_us - (job->over_us != 0 ? job->over_us : job->first_us);
-    job->rendezvous_us -= job->push_us < job->rendezvous_us ? job->push_us : 0;
-    job->connect_us = job->state_us = job->recompute_us = 0;
+    rendezvous_us = core->now_us - (job->over_us != 0 ? job->over_us : job->first_us);
+    rendezvous_us -= last_us[CORE_RECOVERY_PUSH] < rendezvous_us ? last_us[CORE_RECOVERY_PUSH] : 0;
+    last_us[CORE_RECOVERY_RENDEZVOUS] = rendezvous_us;
+    last_us[CORE_RECOVERY_CONNECT] = last_us[CORE_RECOVERY_STATE] = 0;
+    last_us[CORE_RECOVERY_RECOMPUTE] = 0;
     job_set_state(core, job, CORE_JOB_RUNNING);
     job_reason(core, job, CORE_INFO,
                core_say(core, "generation %llu of %u formed at step %llu%s%s",
@@ -399,8 +403,8 @@ void generation_over(struct core *core, struct job *job, const char *reason, uin
         core_list_add(core, m->conn);
     }
     job->over_us = core->now_us;
-    job->push_us = 0;
-    job->detect_us = detect_us;
+    job->last_us[CORE_RECOVERY_PUSH] = 0;
+    job->last_us[CORE_RECOVERY_DETECT] = detect_us;
     job->recovering = true;
     job_set_state(core, job, CORE_JOB_REGROUPING);
     job_reason(core, job, CORE_WARNING, reason);
@@ -483,8 +487,8 @@ void on_report(struct core *core, struct member *m, const struct core_message *m
         member_owed(m, MEMBER_FROZEN);
     }
     if (job->state == CORE_JOB_REGROUPING && job->over_us != 0)
-        job->push_us = core->now_us - job->over_us; /* until the last of them was told and has
-                                                       stopped */
+        /* Until the last of them was told and has stopped. */
+        job->last_us[CORE_RECOVERY_PUSH] = core->now_us - job->over_us;
     if (job->state == CORE_JOB_RUNNING && !(job->plan_number != 0 && job->plan_pause))
         generation_over(core, job, core_say(core, "%s is frozen", core_member_name(core, m)), 0);
     job_try(core, job);
@@ -506,6 +510,23 @@ static void take_longest(uint64_t *us, uint64_t of_one_us)
         *us = of_one_us;
 }
 
+static void count_recovery(struct job *job)
+{
+    job->recovering = false;
+    job->recoveries++;
+    for (uint32_t phase = 0; phase < CORE_RECOVERY_COUNT; phase++) {
+        struct core_histogram *h = &job->histograms[phase];
+        uint32_t i = 0;
+
+        while (i < CORE_BUCKETS && job->last_us[phase] > core_bucket_us[i])
+            i++;
+        if (i < CORE_BUCKETS)
+            h->buckets[i]++;
+        h->count++;
+        h->sum_us += job->last_us[phase];
+    }
+}
+
 void on_entered(struct core *core, struct member *m, const struct core_message *message)
 {
     struct job *job = &core->jobs[m->job];
@@ -516,17 +537,19 @@ void on_entered(struct core *core, struct member *m, const struct core_message *
     m->applied = message->step;
     m->phase = CORE_PHASE_COMPUTE;
     m->phase_us = core->now_us;
-    take_longest(&job->connect_us, message->entered.connect_us);
-    take_longest(&job->state_us, message->entered.state_us);
-    take_longest(&job->recompute_us, message->entered.recompute_us);
     if (job->state != CORE_JOB_RUNNING)
         return;
+    if (!job->all_entered) { /* afterwards it enters a plan, or says it again */
+        take_longest(&job->last_us[CORE_RECOVERY_CONNECT], message->entered.connect_us);
+        take_longest(&job->last_us[CORE_RECOVERY_STATE], message->entered.state_us);
+        take_longest(&job->last_us[CORE_RECOVERY_RECOMPUTE], message->entered.recompute_us);
+    }
     if (job->plan_number != 0 && everybody_entered(core, job, true)) {
         take_plan(core, job);
     } else if (!job->all_entered && everybody_entered(core, job, false)) {
         job->all_entered = true;
-        job->recoveries += job->recovering;
-        job->recovering = false;
+        if (job->recovering)
+            count_recovery(job);
         view_to_spares(core, job);
     }
     job_try(core, job);

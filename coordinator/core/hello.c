@@ -113,8 +113,10 @@ static struct job *job_begin(struct core *core, core_conn conn, const struct cor
 
     if (job == NULL) {
         refuse(core, conn, NULL, CORE_REFUSAL_FULL,
-               core_say(core, "this coordinator already holds %u jobs, done ones included: raise its "
-                              "--jobs-max, or use another", core->limits.jobs));
+               core_say(core,
+                        "this coordinator already holds %u jobs, done ones included: raise its "
+                        "--jobs-max, or use another",
+                        core->limits.jobs));
         return NULL;
     }
     job->uid = core_id_zero(&hello->job_uid) ? core_random_id(core) : hello->job_uid;

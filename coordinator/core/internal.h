@@ -119,10 +119,8 @@ struct job {
     bool waiting_due;
     uint64_t over_us;             /* when the last generation ended */
     uint64_t pair_us;             /* last regroup because of a data plane failure, 0 = none */
-    /* Of the last recovery: silence before it was noticed; until all survivors had stopped; until
-     * the next generation was formed; the longest that a member of it needed to connect, to copy,
-     * to recompute. */
-    uint64_t detect_us, push_us, rendezvous_us, connect_us, state_us, recompute_us;
+    uint64_t last_us[CORE_RECOVERY_COUNT]; /* phases of the last recovery */
+    struct core_histogram histograms[CORE_RECOVERY_COUNT];
     uint64_t recoveries;
     bool recovering;              /* the generation follows a loss */
     uint32_t losses;              /* generations that ended with one since the last progress */

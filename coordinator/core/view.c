@@ -1,6 +1,11 @@
 /* Setting up, and what is only read: status, invariants, hash. */
 #include "core/internal.h"
 
+const uint64_t core_bucket_us[CORE_BUCKETS] = {
+    1000,   2500,   5000,    10000,   25000,    50000,
+    100000, 250000, 1000000, 2500000, 10000000, 60000000,
+};
+
 #define ALIGN(bytes) (((bytes) + 15) / 16 * 16)
 
 void core_limits_default(struct core_limits *limits)
@@ -138,12 +143,8 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     view->min = job->min;
     view->max = job->max;
     view->recoveries = job->recoveries;
-    view->detect_us = job->detect_us;
-    view->push_us = job->push_us;
-    view->rendezvous_us = job->rendezvous_us;
-    view->connect_us = job->connect_us;
-    view->state_us = job->state_us;
-    view->recompute_us = job->recompute_us;
+    view->last_us = job->last_us;
+    view->histograms = job->histograms;
     view->waiting_since_ms = waits ? (core->now_us - job->changed_us) / 1000 : 0;
     view->store_failing = job->retry_us != 0;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))

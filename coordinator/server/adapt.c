@@ -57,8 +57,8 @@ static void member_to_core(const struct wire_member *from, struct core_roster_me
     };
 }
 
-/* ":4711" from 10.0.0.5 is "10.0.0.5:4711", from fd00::5 "[fd00::5]:4711"; anything else stands as it is, and so does what is too
- * long. */
+/* ":4711" from 10.0.0.5 is "10.0.0.5:4711", from fd00::5 it is "[fd00::5]:4711"; anything else
+ * stands as it is, and so does what is too long. */
 static const char *whole_address(const char *address, const struct adapt_peer *peer,
                                  struct adapt_scratch *scratch)
 {

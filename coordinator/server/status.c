@@ -6,6 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *const phase_words[CORE_RECOVERY_COUNT] = {
+#define PHASE_WORD(name, word) word,
+    CORE_RECOVERY_PHASES(PHASE_WORD)
+#undef PHASE_WORD
+};
+
 /* ---- /v1/status ----------------------------------------------------------------------------- */
 
 static json_t *member_json(const struct core_member_view *view)
@@ -34,11 +40,14 @@ static json_t *finite_json(double value)
 
 static json_t *recovery_json(const struct core_job_view *view)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "detect_us", (json_int_t)view->detect_us,
-                     "push_us", (json_int_t)view->push_us, "rendezvous_us",
-                     (json_int_t)view->rendezvous_us, "connect_us", (json_int_t)view->connect_us,
-                     "state_us", (json_int_t)view->state_us, "recompute_us",
-                     (json_int_t)view->recompute_us);
+    json_t *times = json_object();
+    char key[32];
+
+    for (uint32_t i = 0; i < CORE_RECOVERY_COUNT; i++) {
+        (void)snprintf(key, sizeof key, "%s_us", phase_words[i]);
+        json_object_set_new(times, key, json_integer((json_int_t)view->last_us[i]));
+    }
+    return times;
 }
 
 static json_t *job_json(const struct core *core, uint32_t index, const struct core_job_view *view)
@@ -123,15 +132,50 @@ static double recoveries_of(const struct core_job_view *v) { return (double)v->r
 static double step_of(const struct core_job_view *v) { return (double)v->step; }
 static double loss_of(const struct core_job_view *v) { return (double)v->loss; }
 static double samples_of(const struct core_job_view *v) { return (double)v->samples_per_s; }
-static double detect_of(const struct core_job_view *v) { return (double)v->detect_us / 1e6; }
-static double rendezvous_of(const struct core_job_view *v)
+/* NAME{job="..",phase=".." and leaves the braces open. */
+static void print_phase(FILE *out, const char *name, const char *job, uint32_t phase)
 {
-    return (double)v->rendezvous_us / 1e6;
+    (void)fprintf(out, "%s{job=\"", name);
+    print_label(out, job);
+    (void)fprintf(out, "\",phase=\"%s\"", phase_words[phase]);
 }
-static double push_of(const struct core_job_view *v) { return (double)v->push_us / 1e6; }
-static double state_of(const struct core_job_view *v) { return (double)v->state_us / 1e6; }
-static double recompute_of(const struct core_job_view *v) { return (double)v->recompute_us / 1e6; }
-static double connect_of(const struct core_job_view *v) { return (double)v->connect_us / 1e6; }
+
+/* Buckets are cumulative in the Prometheus text format. */
+static void print_histogram(FILE *out, const char *job, uint32_t phase,
+                            const struct core_histogram *h)
+{
+    uint64_t count = 0;
+
+    for (uint32_t i = 0; i < CORE_BUCKETS; i++) {
+        count += h->buckets[i];
+        print_phase(out, "muster_recovery_seconds_bucket", job, phase);
+        (void)fprintf(out, ",le=\"%g\"} %llu\n", (double)core_bucket_us[i] / 1e6,
+                      (unsigned long long)count);
+    }
+    print_phase(out, "muster_recovery_seconds_bucket", job, phase);
+    (void)fprintf(out, ",le=\"+Inf\"} %llu\n", (unsigned long long)h->count);
+    print_phase(out, "muster_recovery_seconds_sum", job, phase);
+    (void)fprintf(out, "} %.6f\n", (double)h->sum_us / 1e6);
+    print_phase(out, "muster_recovery_seconds_count", job, phase);
+    (void)fprintf(out, "} %llu\n", (unsigned long long)h->count);
+}
+
+static void recovery_metrics(const struct core *core, FILE *out)
+{
+    struct core_job_view view;
+
+    metric(out, "muster_recovery_seconds", "histogram",
+           "phases of recoveries since the coordinator's start");
+    for (uint32_t i = 0; core_view_job(core, i, &view); i++)
+        for (uint32_t phase = 0; phase < CORE_RECOVERY_COUNT; phase++)
+            print_histogram(out, view.name, phase, &view.histograms[phase]);
+    metric(out, "muster_last_recovery_seconds", "gauge", "phases of the last recovery");
+    for (uint32_t i = 0; core_view_job(core, i, &view); i++)
+        for (uint32_t phase = 0; phase < CORE_RECOVERY_COUNT; phase++) {
+            print_phase(out, "muster_last_recovery_seconds", view.name, phase);
+            (void)fprintf(out, "} %.6f\n", (double)view.last_us[phase] / 1e6);
+        }
+}
 
 static void metrics_text(const struct core *core, const struct conn_counters *counters,
                          struct http_page *page)
@@ -149,18 +193,7 @@ static void metrics_text(const struct core *core, const struct conn_counters *co
     job_metric(core, out, "muster_step", "gauge", "updates applied", step_of);
     job_metric(core, out, "muster_loss", "gauge", "loss of the last finished step", loss_of);
     job_metric(core, out, "muster_samples_per_second", "gauge", "of rank 0", samples_of);
-    job_metric(core, out, "muster_last_detect_seconds", "gauge",
-               "last recovery: silence until it was noticed", detect_of);
-    job_metric(core, out, "muster_last_push_seconds", "gauge",
-               "last recovery: until all survivors had been told and had stopped", push_of);
-    job_metric(core, out, "muster_last_rendezvous_seconds", "gauge",
-               "last recovery: from there to the next generation", rendezvous_of);
-    job_metric(core, out, "muster_last_connect_seconds", "gauge",
-               "last recovery: data plane connected", connect_of);
-    job_metric(core, out, "muster_last_state_seconds", "gauge",
-               "last recovery: state copied to who lacked it", state_of);
-    job_metric(core, out, "muster_last_recompute_seconds", "gauge",
-               "last recovery: lost shards computed again", recompute_of);
+    recovery_metrics(core, out);
     metric(out, "muster_connections", "gauge", "open connections");
     (void)fprintf(out, "muster_connections %llu\n", (unsigned long long)counters->open);
     metric(out, "muster_frames_received_total", "counter", "control frames read");

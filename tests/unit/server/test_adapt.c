@@ -1,4 +1,4 @@
-/* Between the wire and the core nothing is judged; the one thing that is added is the peer's host. */
+/* Between wire and core nothing is judged; the one thing that is added is the peer's host. */
 #include "server/adapt.h"
 
 #include <setjmp.h>

@@ -92,10 +92,11 @@ static void names_are_escaped(void **state)
 
 static void a_recovery_has_all_its_phases(void **state)
 {
-    static const char *const phases[] = {"detect_us", "push_us", "rendezvous_us",
+    static const char *const phases[] = {"detect_us",  "push_us",  "rendezvous_us",
                                          "connect_us", "state_us", "recompute_us"};
     struct core_message message = {.type = CORE_ENTERED, .generation = 2, .step = 3};
     struct bench *b = bench_new();
+    struct http_page page;
     json_t *root, *times;
 
     (void)state;
@@ -118,6 +119,25 @@ static void a_recovery_has_all_its_phases(void **state)
     assert_int_equal(json_integer_value(json_object_get(times, "connect_us")), 11);
     assert_int_equal(json_integer_value(json_object_get(times, "state_us")), 33);
     assert_int_equal(json_integer_value(json_object_get(times, "recompute_us")), 44);
+    json_decref(root);
+    page = page_of(b, "/metrics");
+    assert_non_null(strstr(page.body, "_bucket{job=\"mnist\",phase=\"push\",le=\"0.1\"} 0\n"));
+    assert_non_null(strstr(page.body, "_bucket{job=\"mnist\",phase=\"push\",le=\"0.25\"} 1\n"));
+    assert_non_null(strstr(page.body, "_bucket{job=\"mnist\",phase=\"push\",le=\"+Inf\"} 1\n"));
+    assert_non_null(strstr(page.body, "_seconds_sum{job=\"mnist\",phase=\"push\"} 0.200000\n"));
+    assert_non_null(strstr(page.body, "_seconds_count{job=\"mnist\",phase=\"state\"} 1\n"));
+    free(page.body);
+    /* A join is no recovery. */
+    core_conn spare = bench_join(b, "n4", 2, 3);
+    bench_ready(b, spare, 2, 3);
+    message.generation = 3;
+    message.entered.connect_us = 5000000;
+    bench_say(b, 1, message);
+    bench_say(b, 2, message);
+    bench_say(b, spare, message);
+    times = json_object_get(only_job(b, &root), "last_recovery");
+    assert_int_equal(json_integer_value(json_object_get(times, "connect_us")), 11);
+    assert_int_equal(bench_job(b).generation, 3);
     json_decref(root);
     bench_free(b);
 }
