@@ -84,11 +84,18 @@ class CliTest(unittest.TestCase):
             each.drop()
 
     def test_operator_is_told_why_not(self):
+        members = self.waiting_members("asked", 1, "n", 2)
+        self.until(lambda: "asked" in self.status())
         for command in ("drain", "forget"):
-            code, out, err = muster(command, "nobody-of-this-name", "--state", self.state)
+            code, out, err = muster(command, "nobody-of-this-name", "--job", "asked", "--state", self.state)
             self.assertEqual((code, out), (77, ""))
             self.assertIn("nobody-of-this-name", err)
             self.assertEqual(muster(command, "--state", self.state)[0], 64)
+            code, out, err = muster(command, "a", "--job", "absent", "--state", self.state)
+            self.assertEqual((code, out), (77, ""))
+            self.assertIn("absent", err)
+        for each in members:
+            each.drop()
 
     def test_without_a_coordinator(self):
         for words, named in ((("status", "--http", "127.0.0.1:9"), "127.0.0.1:9"),
