@@ -9,7 +9,7 @@ set -uo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$top" || exit 69
 
-parts="control sim worker main"
+parts="control sim worker main recovery"
 json="" quick="" names=""
 usage() { echo "usage: tests/bench/run.sh [--list] [--json FILE] [--quick] [NAME...]   (names: $parts)"; }
 while [ $# -gt 0 ]; do
@@ -32,9 +32,11 @@ names=${names:-$parts}
 . deploy/packages.sh
 muster_install_packages bench || exit 69
 mkdir -p build
-for preset in release asan; do
+presets="release asan"
+case " $names " in *" recovery "*) presets="$presets faults" ;; esac
+for preset in $presets; do
     echo "== building ($preset)"
-    { cmake --preset $preset && cmake --build "build/$preset"; } >"build/bench-$preset.log" 2>&1 ||
+    { cmake --preset "$preset" && cmake --build "build/$preset"; } >"build/bench-$preset.log" 2>&1 ||
         { tail -20 "build/bench-$preset.log"; exit 69; }
 done
 
@@ -54,6 +56,7 @@ for name in $names; do
     echo "== $name"
     bin=build/release/bin
     [ "$name" = sim ] && bin=build/asan/bin
+    [ "$name" = recovery ] && bin=build/faults/bin
     python3 "tests/bench/$name.py" --bin "$top/$bin" --json "build/bench-$name.json" $quick || status=1
     rows+=("build/bench-$name.json")
 done

@@ -5,6 +5,7 @@
         hosts.argv(1, [...])                the command in namespace 1
         hosts.drop(1, 2)                    packets between 1 and 2 get lost silently
         hosts.drop(1)                       all of 1's
+        hosts.lose(1, 5)                    5 % of 1's, at random
         hosts.heal()
 """
 import os
@@ -92,7 +93,16 @@ class Hosts:
         for rule in rules:
             self.inside(one, "nft", *rule.replace("{", "{ ").split())
 
+    def lose(self, one, percent):
+        """So many of the packets that come to or leave `one` are lost, at random."""
+        for rule in ("add table inet loss", "add chain inet loss in { type filter hook input priority 0; }",
+                     "add chain inet loss out { type filter hook output priority 0; }",
+                     f"add rule inet loss in iifname eth0 numgen random mod 100 < {percent} drop",
+                     f"add rule inet loss out oifname eth0 numgen random mod 100 < {percent} drop"):
+            self.inside(one, "nft", *rule.replace("{", "{ ").split())
+
     def heal(self):
         for i in range(self.count):
-            subprocess.run(self.argv(i, ["nft", "delete", "table", "inet", "cut"]), stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE)
+            for table in ("cut", "loss"):
+                subprocess.run(self.argv(i, ["nft", "delete", "table", "inet", table]), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
