@@ -19,6 +19,7 @@ import story  # noqa: E402
 
 START_DEADLINE_S = 90
 RUN_DEADLINE_S = 1800
+MARK = ".muster-quickstart"
 
 
 def fail(sentence, code=69):
@@ -122,6 +123,15 @@ def longest_gap_ms(times, begin, end):
     return max(near, default=0.0), usual
 
 
+def middle_of_an_epoch(step, total, epochs):
+    """Steps done in the middle of the first epoch in which that is still to come, with room for a warm-up."""
+    each = total / epochs
+    epoch = 0
+    while epoch < epochs - 1 and each * (epoch + 0.5) < step + 10:
+        epoch += 1
+    return int(each * (epoch + 0.5))
+
+
 def play(stage, args):
     """The disturbed run. Returns what happened, in wall-clock seconds."""
     where = ("--coordinator", stage.coordinator(), "--job", "quickstart", "--min",
@@ -130,24 +140,26 @@ def play(stage, args):
     for name in names:
         stage.worker(name, *where)
     first = stage.logs[names[0]]
-    stage.wait_for("the first step", lambda: len(first.steps()) >= 1, START_DEADLINE_S, names)
+    stage.wait_for("all of them to train", lambda: any(e["world"] == args.workers for e in first.steps()),
+                   START_DEADLINE_S, names)
     begin = first.of("generation")[-1]
-    total = begin.get("steps_total") or 0
-    kill_at = max(10, int(total * 0.35)) if total else 60
+    kill_at = middle_of_an_epoch(begin["step"], begin["steps_total"], args.epochs)
     print(f"   {args.workers} workers train, generation {begin['generation']}")
-    stage.wait_for("the middle of the first epoch", lambda: len(first.steps()) >= kill_at,
-                   RUN_DEADLINE_S, names)
+    stage.wait_for("the middle of an epoch", lambda: first.steps()[-1]["step"] + 1 >= kill_at, RUN_DEADLINE_S,
+                   names)
 
     victim, survivors = names[-1], names[:-1]
     survivor_pids = [stage.processes[n].pid for n in survivors]
+    generation = first.steps()[-1]["generation"]
     killed = time.time()
     stage.processes[victim].send_signal(signal.SIGKILL)
-    print(f"   SIGKILL to {victim} (pid {stage.processes[victim].pid}) after step {kill_at}")
+    print(f"   SIGKILL to {victim} (pid {stage.processes[victim].pid}) after step {kill_at}, in epoch "
+          f"{first.steps()[-1]['epoch']}")
     stage.wait_for(
         "the next step after the kill",
-        lambda: all(any(e["world"] == args.workers - 1 for e in stage.logs[n].steps())
+        lambda: all(any(e["generation"] > generation for e in stage.logs[n].steps())
                     for n in survivors), 60, survivors)
-    recovered = min(clock(e) for e in first.steps() if e["world"] == args.workers - 1)
+    recovered = min(clock(e) for e in first.steps() if e["generation"] > generation)
     print(f"   the others go on after {(recovered - killed) * 1e3:.0f} ms, same processes")
 
     joined_from = time.time()
@@ -189,9 +201,9 @@ def summarise(stage, happened, undisturbed):
     times = [clock(e) for e in steps]
     join_pause_ms, step_ms = longest_gap_ms(times, happened["joined"] - 0.5,
                                             happened["joined"] + 0.2)
-    chain = [e.get("params_hash") for e in steps]
-    quiet = [e.get("params_hash") for e in undisturbed.steps()]
-    same_chain = chain == quiet[:len(chain)] and len(chain) == len(quiet)
+    quiet = {e["step"]: e["params_hash"] for e in undisturbed.steps()}
+    chains = [e for name in happened["crew"] + [happened["victim"]] for e in stage.logs[name].steps()]
+    same_chain = all(quiet.get(e["step"]) == e["params_hash"] for e in chains)
     same_end = len({e["params_hash"] for e in ends} | {undisturbed.of("done")[-1]["params_hash"]}) == 1
     lost, redone = lost_and_redone(stage, happened)
     span = times[-1] - times[0]
@@ -231,12 +243,26 @@ def table(stage, happened, summary):
         ("test accuracy", f"{summary['test_accuracy']:.4f}"),
         ("parameters", summary["params_hash"]),
         ("undisturbed run", summary["params_hash_undisturbed"]),
-        ("same bits", "yes, after each of the steps" if summary["exact"] else "NO"),
+        ("same bits", "yes, after each step of every worker" if summary["exact"] else "NO"),
     ]
     print()
     for name, value in facts:
         print(f"   {name:<26} {value}")
     print()
+
+
+def clear(out):
+    """An empty folder for this run. What a former run left there goes; anything else is not ours to delete."""
+    mark = os.path.join(out, MARK)
+    try:
+        if os.path.isdir(out) and os.listdir(out) and not os.path.exists(mark):
+            fail(f"--out {out} has files that are not of a quickstart: name an empty or a new folder", 64)
+        shutil.rmtree(out, ignore_errors=True)
+        os.makedirs(out, exist_ok=True)
+        with open(mark, "w") as f:
+            f.write("Made by deploy/quickstart.sh, which empties this folder when it runs again.\n")
+    except OSError as problem:
+        fail(f"--out {out}: {problem.strerror}")
 
 
 def main():
@@ -246,8 +272,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=0, help="0: 2, or 16 of the bundled subset")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
-    shutil.rmtree(args.out, ignore_errors=True)
-    os.makedirs(args.out)
+    clear(args.out)
     args.data, source = mnist.find()
     args.epochs = args.epochs or (16 if args.data == mnist.BUNDLED else 2)
     print(f"== data: {source}")

@@ -19,6 +19,7 @@ sim      | quick full      | 6  | part_ctest asan sim
 daemon   | full soak       | 3  | part_python tests/integration/test_daemon.py
 net      | full soak       | 8  | part_python tests/integration/test_net.py
 simhours | full            | 6  | part_ctest asan simhours
+quickstart| full soak     | 3  | part_python tests/integration/test_quickstart.py
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py

@@ -3,6 +3,7 @@
  *   mnist: running, generation 7, step 1234, world 3 (min 3, max 4)
  *     loss 0.0312, 5210 samples/s
  *     2 recoveries, last in ms: detect 1.2 push 0.3 ...
+ *     12.3 s ago: generation 7 of 3 formed at step 1200 after: rank 2 on node-b is lost: ...
  *     RANK  NODE              HOST                  PID  STATE            STEP    SILENT  WAITS AT
  *        0  node-a            node-a               1234  running          1234     0.2 s
  *
@@ -78,6 +79,28 @@ static void print_line(FILE *out, const char *text)
         (void)fprintf(out, "%s\n", text);
 }
 
+/* A sentence on as many lines as it needs, broken at blanks where there are any. */
+static void print_wrapped(FILE *out, const char *text)
+{
+    static const char indent[] = "    ";
+    size_t seen, bytes = bytes_of_columns(text, COLUMNS, &seen);
+    bool first = true;
+
+    while (text[bytes] != '\0') {
+        size_t end = bytes;
+
+        while (end > 4 && text[end] != ' ')
+            end--;
+        if (end <= 4)
+            end = bytes;
+        (void)fprintf(out, "%s%.*s\n", first ? "" : indent, (int)end, text);
+        text += end + (text[end] == ' ');
+        first = false;
+        bytes = bytes_of_columns(text, COLUMNS - strlen(indent), &seen);
+    }
+    (void)fprintf(out, "%s%s\n", first ? "" : indent, text);
+}
+
 static void print_number(FILE *out, const json_t *object, const char *key, int columns)
 {
     if (has(object, key))
@@ -142,28 +165,41 @@ static void print_head(FILE *out, const json_t *job)
     print_line(out, line);
 }
 
-/* Phase times of the last recovery, in milliseconds; a phase that took no time is left out. */
-static void print_recovery(FILE *out, const json_t *job)
+/* Phase times in milliseconds, appended to the line; a phase that took no time is left out. */
+static void add_phases(char line[LINE_BYTES], const json_t *times)
 {
     static const char *const phases[] = {"detect",  "push",  "rendezvous",
                                          "connect", "state", "recompute"};
-    const json_t *times = json_object_get(job, "last_recovery");
-    char line[LINE_BYTES];
+    size_t done = strlen(line);
     char key[32];
-    size_t done;
+
+    for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {
+        (void)snprintf(key, sizeof key, "%s_us", phases[i]);
+        if (number_of(times, key) > 0)
+            done += (size_t)snprintf(line + done, LINE_BYTES - done, " %s %.1f", phases[i],
+                                     number_of(times, key) / 1000);
+    }
+}
+
+/* How many there were, and what the last ones were after. */
+static void print_recoveries(FILE *out, const json_t *job)
+{
+    const json_t *one;
+    char line[LINE_BYTES];
+    size_t index;
 
     if (number_of(job, "recoveries") < 1)
         return;
-    done = (size_t)snprintf(line, sizeof line,
-                            "  %.0f recover%s, last in ms:", number_of(job, "recoveries"),
-                            number_of(job, "recoveries") < 2 ? "y" : "ies");
-    for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {
-        (void)snprintf(key, sizeof key, "%s_us", phases[i]);
-        if (number_of(times ? times : job, key) > 0)
-            done += (size_t)snprintf(line + done, sizeof line - done, " %s %.1f", phases[i],
-                                     number_of(times ? times : job, key) / 1000);
-    }
+    (void)snprintf(line, sizeof line, "  %.0f recover%s, last in ms:",
+                   number_of(job, "recoveries"), number_of(job, "recoveries") < 2 ? "y" : "ies");
+    add_phases(line, json_object_get(job, "last_recovery"));
     print_line(out, line);
+    json_array_foreach(json_object_get(job, "recent_recoveries"), index, one)
+    {
+        (void)snprintf(line, sizeof line, "  %.1f s ago: %.300s", number_of(one, "ago_ms") / 1000,
+                       text_of(one, "reason"));
+        print_wrapped(out, line);
+    }
 }
 
 static void print_news(FILE *out, const json_t *job)
@@ -175,10 +211,10 @@ static void print_news(FILE *out, const json_t *job)
                        number_of(job, "samples_per_s"));
         print_line(out, line);
     }
-    print_recovery(out, job);
+    print_recoveries(out, job);
     if (text_of(job, "reason")[0]) {
         (void)snprintf(line, sizeof line, "  %.400s", text_of(job, "reason"));
-        print_line(out, line);
+        print_wrapped(out, line);
     }
     if (number_of(job, "waiting_ms") > 0) {
         (void)snprintf(line, sizeof line, "  waiting for %.1f s",
@@ -189,25 +225,60 @@ static void print_news(FILE *out, const json_t *job)
         print_line(out, "  the store fails: nothing new can be formed");
 }
 
+/* Its rank; whoever has none comes behind all who do. */
+static json_int_t rank_of(const json_t *member)
+{
+    const json_t *rank = json_object_get(member, "rank");
+
+    return json_is_integer(rank) ? json_integer_value(rank) : INT64_MAX;
+}
+
+struct row {
+    const json_t *member;
+    json_int_t rank;
+    size_t order; /* of coming */
+};
+
+static int compare_rows(const void *a, const void *b)
+{
+    const struct row *x = a, *y = b;
+
+    if (x->rank != y->rank)
+        return x->rank < y->rank ? -1 : 1;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+/* The members by rank, those without one in the order of their coming; NULL without memory. The
+ * array is the caller's to free. */
+static struct row *by_rank(const json_t *members, size_t count)
+{
+    struct row *rows = calloc(count, sizeof *rows);
+
+    for (size_t i = 0; rows && i < count; i++) {
+        const json_t *member = json_array_get(members, i);
+
+        rows[i] = (struct row){member, rank_of(member), i};
+    }
+    if (rows)
+        qsort(rows, count, sizeof *rows, compare_rows);
+    return rows;
+}
+
 static void print_members(FILE *out, const json_t *members)
 {
-    const json_t *member;
-    size_t index;
-
+    size_t count = json_array_size(members);
+    struct row *rows = count > 0 ? by_rank(members, count) : NULL;
     bool waits = false;
 
-    if (json_array_size(members) == 0)
+    if (!rows)
         return;
-    json_array_foreach(members, index, member)
-    {
-        waits = waits || text_of(member, "waits_at")[0] != '\0';
-    }
+    for (size_t i = 0; i < count; i++)
+        waits = waits || text_of(rows[i].member, "waits_at")[0] != '\0';
     (void)fprintf(out, "  %4s  %-16s  %-16s  %7s  %-11s  %8s  %8s%s\n", "RANK", "NODE", "HOST",
                   "PID", "STATE", "STEP", "SILENT", waits ? "  WAITS AT" : "");
-    json_array_foreach(members, index, member)
-    {
-        print_member(out, member);
-    }
+    for (size_t i = 0; i < count; i++)
+        print_member(out, rows[i].member);
+    free(rows);
 }
 
 size_t status_print(FILE *out, const json_t *status, const char *job_name)

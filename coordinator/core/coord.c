@@ -412,7 +412,8 @@ const char *core_member_name(struct core *core, const struct member *m)
     if (m->kind == CORE_PARTICIPANT)
         return core_say(core, "participant %u on %s (pid %u)", m->rank_hint - 1, m->node, m->pid);
     if (m->rank == NOBODY)
-        return core_say(core, "a spare on %s (%s, pid %u)", m->node, m->host, m->pid);
+        return core_say(core, "a %s on %s (%s, pid %u)", m->leaving ? "leaver" : "spare", m->node,
+                        m->host, m->pid);
     return core_say(core, "rank %u on %s (%s, pid %u)", m->rank, m->node, m->host, m->pid);
 }
 

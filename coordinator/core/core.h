@@ -174,6 +174,16 @@ struct core_histogram {
     uint64_t count, sum_us;         /* of all, the longer ones too */
 };
 
+/* A recovery that is over: the next generation was formed and everybody has computed again. */
+struct core_recovery {
+    uint64_t ago_ms;                      /* since it was over */
+    uint64_t generation;                  /* that was formed */
+    uint64_t phase_us[CORE_RECOVERY_COUNT];
+    char reason[CORE_REASON_BYTES];       /* what it was formed after */
+};
+
+#define CORE_RECOVERIES_KEPT 4
+
 struct core_job_view {
     const char *name;
     const char *state;         /* word */
@@ -186,6 +196,8 @@ struct core_job_view {
     uint64_t recoveries;       /* regroups after a loss */
     const uint64_t *last_us;   /* the last one, by phase */
     const struct core_histogram *histograms; /* of all since the coordinator's start, by phase */
+    struct core_recovery recent[CORE_RECOVERIES_KEPT]; /* the newest first */
+    uint32_t recent_count;
     uint64_t waiting_since_ms; /* how long it has been forming or paused; 0 = it is not */
     bool store_failing;
 };

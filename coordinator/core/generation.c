@@ -207,6 +207,7 @@ static void enroll(struct core *core, struct job *job)
         m->in_plan = false;
         m->rank = m->chosen ? m->rank_new : NOBODY;
         m->entered = 0;
+        m->recomputed = false;
         m->finished = false;
         m->ready = false;
         m->hash_accused = 0;
@@ -320,11 +321,19 @@ void generation_retry(struct core *core, struct job *job)
     finish_if_all(core, job);
 }
 
-static void release(struct core *core, struct job *job, struct member *m)
+/* Those on the list may go: one message, however many they are. */
+static void release(struct core *core, struct job *job, uint32_t begin)
+{
+    struct core_message *message = core_send_list(core, begin, CORE_RELEASED, job);
+
+    if (message != NULL)
+        message->released.reason = "everybody has applied its last step";
+}
+
+static void list_released(struct core *core, struct member *m)
 {
     m->released = true;
-    core_send(core, m->conn, CORE_RELEASED, job)->released.reason =
-        "everybody has applied its last step";
+    core_list_add(core, m->conn);
 }
 
 static uint32_t plan_world(const struct core *core, const struct job *job)
@@ -336,9 +345,38 @@ static uint32_t plan_world(const struct core *core, const struct job *job)
     return world;
 }
 
+/* The recovery is over: everybody trains again. */
+static void count_recovery(const struct core *core, struct job *job)
+{
+    struct core_recovery *recent;
+
+    if (!job->recovering || !job->all_entered)
+        return;
+    job->recovering = false;
+    recent = &job->recent[job->recoveries++ % CORE_RECOVERIES_KEPT];
+    recent->ago_ms = core->now_us / 1000;
+    recent->generation = job->number;
+    memcpy(recent->phase_us, job->last_us, sizeof recent->phase_us);
+    core_copy_text(recent->reason, sizeof recent->reason, job->reason);
+    for (uint32_t phase = 0; phase < CORE_RECOVERY_COUNT; phase++) {
+        struct core_histogram *h = &job->histograms[phase];
+        uint32_t i = 0;
+
+        while (i < CORE_BUCKETS && job->last_us[phase] > core_bucket_us[i])
+            i++;
+        if (i < CORE_BUCKETS)
+            h->buckets[i]++;
+        h->count++;
+        h->sum_us += job->last_us[phase];
+    }
+}
+
 /* Every member of the plan is in it: the plan is the generation now. */
 static void take_plan(struct core *core, struct job *job)
 {
+    uint32_t begin = core_list_begin(core);
+
+    count_recovery(core, job);
     life_new_world(job, plan_world(core, job));
     job->world = 0;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
@@ -353,8 +391,9 @@ static void take_plan(struct core *core, struct job *job)
         m->rank = m->in_generation ? m->rank_new : NOBODY;
         job->world += m->in_generation;
         if (left && m->conn != 0)
-            release(core, job, m);
+            list_released(core, m);
     }
+    release(core, job, begin);
     job->number = job->plan_number;
     job->nonce = job->plan_nonce;
     job->key = job->plan_key;
@@ -371,9 +410,11 @@ static void take_plan(struct core *core, struct job *job)
     }
     job->over_us = core->now_us;
     job_set_state(core, job, CORE_JOB_REGROUPING);
+    begin = core_list_begin(core);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->in_generation && m->leaving && m->conn != 0)
-            release(core, job, m);
+            list_released(core, m);
+    release(core, job, begin);
 }
 
 /* ---- ending --------------------------------------------------------------------------------- */
@@ -395,6 +436,7 @@ void generation_over(struct core *core, struct job *job, const char *reason, uin
     struct core_message *message;
 
     assert(job->state == CORE_JOB_RUNNING);
+    count_recovery(core, job); /* the one before, if its last phase was never told of */
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         if (m->kind != CORE_WORKER || m->conn == 0)
             continue;
@@ -423,6 +465,7 @@ static void stored_done(struct core *core, struct job *job)
     uint32_t begin = core_list_begin(core);
     struct core_message *message;
 
+    count_recovery(core, job);
     job_set_state(core, job, CORE_JOB_DONE);
     job_reason(core, job, CORE_INFO, "done");
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
@@ -452,9 +495,10 @@ void generation_stored(struct core *core, struct job *job)
 
 /* ---- what members say about it -------------------------------------------------------------- */
 
+/* HELLO was checked; what is said later has no reason to be larger than any number can be. */
 static void raise_number(struct job *job, uint64_t number)
 {
-    if (number > job->number_max)
+    if (number > job->number_max && number <= CORE_NUMBER_MAX)
         job->number_max = number;
 }
 
@@ -510,23 +554,27 @@ static void take_longest(uint64_t *us, uint64_t of_one_us)
         *us = of_one_us;
 }
 
-static void count_recovery(struct job *job)
+static bool everybody_recomputed(const struct core *core, const struct job *job)
 {
-    job->recovering = false;
-    job->recoveries++;
-    for (uint32_t phase = 0; phase < CORE_RECOVERY_COUNT; phase++) {
-        struct core_histogram *h = &job->histograms[phase];
-        uint32_t i = 0;
-
-        while (i < CORE_BUCKETS && job->last_us[phase] > core_bucket_us[i])
-            i++;
-        if (i < CORE_BUCKETS)
-            h->buckets[i]++;
-        h->count++;
-        h->sum_us += job->last_us[phase];
-    }
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->in_generation && !m->recomputed)
+            return false;
+    return true;
 }
 
+/* Of the phases of a recovery the slowest member's counts. */
+static void take_phases(struct job *job, struct member *m, const struct core_entered *entered)
+{
+    if (!job->recovering)
+        return;
+    take_longest(&job->last_us[CORE_RECOVERY_CONNECT], entered->connect_us);
+    take_longest(&job->last_us[CORE_RECOVERY_STATE], entered->state_us);
+    take_longest(&job->last_us[CORE_RECOVERY_RECOMPUTE], entered->recompute_us);
+    m->recomputed = m->recomputed || entered->recompute_us > 0;
+}
+
+/* Said when a member enters, again when what it had to compute anew is there, and perhaps once more
+ * after a broken connection. */
 void on_entered(struct core *core, struct member *m, const struct core_message *message)
 {
     struct job *job = &core->jobs[m->job];
@@ -535,23 +583,21 @@ void on_entered(struct core *core, struct member *m, const struct core_message *
         m->entered = message->generation;
     barrier_entered(core, m, message->generation);
     m->applied = message->step;
-    m->phase = CORE_PHASE_COMPUTE;
-    m->phase_us = core->now_us;
+    if (message->entered.recompute_us == 0) {
+        m->phase = CORE_PHASE_COMPUTE;
+        m->phase_us = core->now_us;
+    }
     if (job->state != CORE_JOB_RUNNING)
         return;
-    if (!job->all_entered) { /* afterwards it enters a plan, or says it again */
-        take_longest(&job->last_us[CORE_RECOVERY_CONNECT], message->entered.connect_us);
-        take_longest(&job->last_us[CORE_RECOVERY_STATE], message->entered.state_us);
-        take_longest(&job->last_us[CORE_RECOVERY_RECOMPUTE], message->entered.recompute_us);
-    }
+    take_phases(job, m, &message->entered);
     if (job->plan_number != 0 && everybody_entered(core, job, true)) {
         take_plan(core, job);
     } else if (!job->all_entered && everybody_entered(core, job, false)) {
         job->all_entered = true;
-        if (job->recovering)
-            count_recovery(job);
         view_to_spares(core, job);
     }
+    if (everybody_recomputed(core, job))
+        count_recovery(core, job);
     job_try(core, job);
 }
 
@@ -586,6 +632,7 @@ void on_finished(struct core *core, struct member *m, const struct core_message 
 void on_leave(struct core *core, struct member *m, const struct core_message *message)
 {
     struct job *job = &core->jobs[m->job];
+    uint32_t begin = core_list_begin(core);
 
     if (!m->leaving)
         core_log(core, CORE_INFO, job,
@@ -593,8 +640,11 @@ void on_leave(struct core *core, struct member *m, const struct core_message *me
     m->leaving = true;
     if (message->leave.drain_ms > 0)
         m->leave_us = core->now_us + (uint64_t)message->leave.drain_ms * 1000;
-    if (m->state == MEMBER_WAITING || (m->state == MEMBER_FROZEN && job->state == CORE_JOB_PAUSED))
-        release(core, job, m);
-    else
+    if (m->state == MEMBER_WAITING ||
+        (m->state == MEMBER_FROZEN && job->state == CORE_JOB_PAUSED)) {
+        list_released(core, m);
+        release(core, job, begin);
+    } else {
         job_try(core, job);
+    }
 }

@@ -144,6 +144,37 @@ static bool generation_connected(const struct core *core, const struct job *job)
     return false;
 }
 
+/* A roster that can be that of a generation: ranks 0 .. count - 1 once each, the sender among them,
+ * nobody of another job, and room for all. NULL, or what is wrong with it. */
+static const char *roster_fault(struct core *core, const struct job *job,
+                                const struct core_hello *hello)
+{
+    uint8_t ranks[CORE_WORLD_MAX / 8] = {0};
+    uint32_t unknown = 0;
+    bool sender = false;
+
+    if (hello->roster_count > CORE_WORLD_MAX)
+        return "more members than a generation can have";
+    for (uint32_t i = 0; i < hello->roster_count; i++) {
+        const struct core_roster_member *told = &hello->roster[i];
+        const struct member *known = member_by_id(core, &told->id);
+
+        if (told->rank >= hello->roster_count || (ranks[told->rank / 8] >> told->rank % 8 & 1) != 0)
+            return "ranks are not 0 to the size of the list, once each";
+        ranks[told->rank / 8] = (uint8_t)(ranks[told->rank / 8] | 1u << told->rank % 8);
+        if (core_id_zero(&told->id) || (known != NULL && known->job != job_index(core, job)))
+            return "a member of it is of another job";
+        for (uint32_t j = 0; j < i; j++)
+            if (memcmp(told->id.byte, hello->roster[j].id.byte, CORE_ID_BYTES) == 0)
+                return "a member is in it twice";
+        sender |= core_id_equal(&told->id, &hello->member_id);
+        unknown += known == NULL;
+    }
+    if (unknown > core->limits.members - core->members_used)
+        return "more members than this coordinator has room for (--members-max)";
+    return sender ? NULL : "the sender is not in it";
+}
+
 /* A member of a running generation that the store does not know, or knows an older one of: its word
  * is taken, with fresh leases for the others of its roster. */
 static void adopt(struct core *core, struct job *job, const struct core_message *message)
@@ -158,6 +189,8 @@ static void adopt(struct core *core, struct job *job, const struct core_message 
             m->in_generation = m->in_plan = false;
     }
     job->number = message->generation;
+    if (job->number_max < job->number)
+        job->number_max = job->number;
     job->nonce = message->nonce;
     job->world = hello->roster_count;
     job->step = message->step;
@@ -338,14 +371,41 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
     }
 }
 
-static bool speaks_version(struct core *core, core_conn conn, const struct core_hello *hello)
+/* What can be said of a HELLO without its job: the version, and numbers within their bounds. */
+static bool well_formed(struct core *core, core_conn conn, const struct core_message *message)
 {
-    if (hello->version_min <= 1 && hello->version_max >= 1)
-        return true;
-    refuse(core, conn, NULL, CORE_REFUSAL_VERSION,
-           core_say(core, "this coordinator speaks protocol version 1, the member %u to %u",
-                    hello->version_min, hello->version_max));
-    return false;
+    const struct core_hello *hello = &message->hello;
+
+    if (hello->version_min > 1 || hello->version_max < 1) {
+        refuse(core, conn, NULL, CORE_REFUSAL_VERSION,
+               core_say(core, "this coordinator speaks protocol version 1, the member %u to %u",
+                        hello->version_min, hello->version_max));
+        return false;
+    }
+    if (hello->min > CORE_WORLD_MAX || hello->max > CORE_WORLD_MAX) {
+        refuse(core, conn, NULL, CORE_REFUSAL_PROTOCOL,
+               core_say(core, "min %u, max %u: a generation has at most %u members", hello->min,
+                        hello->max, CORE_WORLD_MAX));
+        return false;
+    }
+    if (message->generation > CORE_NUMBER_MAX || hello->plan > CORE_NUMBER_MAX ||
+        message->step > CORE_NUMBER_MAX || hello->applied > CORE_NUMBER_MAX) {
+        refuse(core, conn, NULL, CORE_REFUSAL_PROTOCOL,
+               core_say(core, "generation %llu, plan %llu, step %llu: no job comes that far",
+                        (unsigned long long)message->generation, (unsigned long long)hello->plan,
+                        (unsigned long long)hello->applied));
+        return false;
+    }
+    return true;
+}
+
+/* The generation that it brings is newer than what is known here, and nobody of that is heard. */
+static bool brings_newer(const struct core *core, const struct job *job,
+                         const struct core_message *message)
+{
+    return message->hello.attach != CORE_ATTACH_JOIN && message->generation > job->number &&
+           message->generation != job->plan_number && message->hello.roster_count > 0 &&
+           !generation_connected(core, job);
 }
 
 /* The job of a HELLO, ready to be joined; NULL when it was refused. */
@@ -380,8 +440,9 @@ void on_hello(struct core *core, core_conn conn, const struct core_message *mess
     const struct core_hello *hello = &message->hello;
     struct member *m = member_by_id(core, &hello->member_id);
     struct job *job;
+    const char *fault;
 
-    if (member_by_conn(core, conn) != NULL || !speaks_version(core, conn, hello))
+    if (member_by_conn(core, conn) != NULL || !well_formed(core, conn, message))
         return;
     job = job_of(core, conn, message);
     if (job == NULL)
@@ -391,9 +452,14 @@ void on_hello(struct core *core, core_conn conn, const struct core_message *mess
                core_say(core, "this identity belongs to another job"));
         return;
     }
-    if (hello->attach != CORE_ATTACH_JOIN && message->generation > job->number &&
-        message->generation != job->plan_number && hello->roster_count > 0 &&
-        !generation_connected(core, job)) {
+    if (brings_newer(core, job, message)) {
+        fault = roster_fault(core, job, hello);
+        if (fault != NULL) {
+            refuse(core, conn, job, CORE_REFUSAL_PROTOCOL,
+                   core_say(core, "its list of generation %llu is not one: %s",
+                            (unsigned long long)message->generation, fault));
+            return;
+        }
         adopt(core, job, message);
         m = member_by_id(core, &hello->member_id);
     }

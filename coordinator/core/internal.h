@@ -36,6 +36,7 @@ struct member {
     bool chosen;                  /* for the generation or plan that is being stored */
     uint32_t rank, rank_new;      /* in the generation; in the plan or what is being stored */
     uint64_t entered;             /* newest generation number it said it entered */
+    bool recomputed;              /* and that what it had to compute anew in it is there */
     uint64_t applied;             /* updates: reported, ready, or known from a checkpoint */
     uint8_t owned[CORE_OWNED_BYTES];
     uint32_t owned_bytes;
@@ -122,6 +123,8 @@ struct job {
     uint64_t last_us[CORE_RECOVERY_COUNT]; /* phases of the last recovery */
     struct core_histogram histograms[CORE_RECOVERY_COUNT];
     uint64_t recoveries;
+    struct core_recovery recent[CORE_RECOVERIES_KEPT]; /* by recoveries % CORE_RECOVERIES_KEPT;
+                                                          ago_ms is when, in ms */
     bool recovering;              /* the generation follows a loss */
     uint32_t losses;              /* generations that ended with one since the last progress */
     uint64_t progress_step;       /* newest step ever seen */

@@ -348,6 +348,22 @@ static void judge_member(struct core *core, struct job *job, struct member *m, b
     }
 }
 
+/* A participant that is silent is no more waited for than one whose connection has ended; if it
+ * lives it comes back as itself. */
+static void judge_participant(struct core *core, struct job *job, struct member *m)
+{
+    uint64_t silent_us = core->now_us - m->seen_us;
+
+    if (silent_us <= lease_us(core, m, 0))
+        return;
+    core_log(core, CORE_WARNING, job,
+             core_say(core, "%s is lost: silent for %llu ms", core_member_name(core, m),
+                      (unsigned long long)silent_us / 1000));
+    if (m->conn != 0)
+        close_connection(core, m->conn);
+    member_closed(core, m);
+}
+
 /* Many nodes silent at once is more likely our own network: one more window before the verdict. */
 static uint32_t mass_patience(const struct core *core, const struct job *job)
 {
@@ -383,8 +399,9 @@ static void tick_job(struct core *core, struct job *job)
     for (struct member *m = member_first(core, job), *next; m != NULL; m = next) {
         next = member_next(core, m);
         if (m->kind == CORE_PARTICIPANT)
-            continue; /* its connection is its sign of life */
-        judge_member(core, job, m, others_wait, patience);
+            judge_participant(core, job, m);
+        else
+            judge_member(core, job, m, others_wait, patience);
         if (core->actions->count + 16 > CORE_ACTIONS_MAX)
             return; /* the rest at the next tick */
     }

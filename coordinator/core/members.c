@@ -30,22 +30,30 @@ struct job *job_find(struct core *core, const char *name)
     return NULL;
 }
 
+/* A job that never began and of which nobody is left is kept for the numbers that its members
+ * remember, as long as its place is not needed. */
+static bool replaceable(const struct job *job)
+{
+    return job->state == CORE_JOB_FORMING && job->number == 0 && job->pending == PENDING_NONE &&
+           job->first == NOBODY;
+}
+
 struct job *job_new(struct core *core, const char *name)
 {
-    for (uint32_t i = 0; i < core->limits.jobs; i++) {
-        struct job *job = &core->jobs[i];
+    struct job *job = NULL;
 
-        if (job->used)
-            continue;
-        memset(job, 0, sizeof *job);
-        job->used = true;
-        core_copy_text(job->name, sizeof job->name, name);
-        job->first = job->last = NOBODY;
-        job->state = CORE_JOB_FORMING;
-        job->changed_us = job->arrived_us = job->first_us = core->now_us;
-        return job;
-    }
-    return NULL;
+    for (uint32_t i = 0; i < core->limits.jobs && (job == NULL || job->used); i++)
+        if (!core->jobs[i].used || (job == NULL && replaceable(&core->jobs[i])))
+            job = &core->jobs[i];
+    if (job == NULL)
+        return NULL;
+    memset(job, 0, sizeof *job);
+    job->used = true;
+    core_copy_text(job->name, sizeof job->name, name);
+    job->first = job->last = NOBODY;
+    job->state = CORE_JOB_FORMING;
+    job->changed_us = job->arrived_us = job->first_us = core->now_us;
+    return job;
 }
 
 uint32_t job_index(const struct core *core, const struct job *job)

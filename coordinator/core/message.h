@@ -14,7 +14,9 @@
 #define CORE_SPEC_BYTES  4097
 #define CORE_FINGERPRINT_BYTES 1025
 #define CORE_SENTENCE_BYTES 512
+#define CORE_REASON_BYTES 200
 #define CORE_WORLD_MAX   1024
+#define CORE_NUMBER_MAX  (UINT64_MAX / 4) /* of a generation or a step that a member may know */
 
 typedef uint64_t core_conn; /* the shell's handle of a connection; 0 = none */
 

@@ -124,6 +124,17 @@ static const struct job *job_at(const struct core *core, uint32_t index)
     return NULL;
 }
 
+static void view_recent(const struct core *core, const struct job *job, struct core_job_view *view)
+{
+    uint64_t kept = job->recoveries < CORE_RECOVERIES_KEPT ? job->recoveries : CORE_RECOVERIES_KEPT;
+
+    view->recent_count = (uint32_t)kept;
+    for (uint64_t i = 0; i < kept; i++) {
+        view->recent[i] = job->recent[(job->recoveries - 1 - i) % CORE_RECOVERIES_KEPT];
+        view->recent[i].ago_ms = core->now_us / 1000 - view->recent[i].ago_ms;
+    }
+}
+
 bool core_view_job(const struct core *core, uint32_t index, struct core_job_view *view)
 {
     const struct job *job = job_at(core, index);
@@ -145,6 +156,7 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     view->recoveries = job->recoveries;
     view->last_us = job->last_us;
     view->histograms = job->histograms;
+    view_recent(core, job, view);
     view->waiting_since_ms = waits ? (core->now_us - job->changed_us) / 1000 : 0;
     view->store_failing = job->retry_us != 0;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))

@@ -38,16 +38,33 @@ static json_t *finite_json(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-static json_t *recovery_json(const struct core_job_view *view)
+static json_t *phases_json(const uint64_t phase_us[CORE_RECOVERY_COUNT])
 {
     json_t *times = json_object();
     char key[32];
 
     for (uint32_t i = 0; i < CORE_RECOVERY_COUNT; i++) {
         (void)snprintf(key, sizeof key, "%s_us", phase_words[i]);
-        json_object_set_new(times, key, json_integer((json_int_t)view->last_us[i]));
+        json_object_set_new(times, key, json_integer((json_int_t)phase_us[i]));
     }
     return times;
+}
+
+/* The newest first, each with what it was after. */
+static json_t *recent_json(const struct core_job_view *view)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < view->recent_count; i++) {
+        json_t *one = phases_json(view->recent[i].phase_us);
+
+        json_object_set_new(one, "ago_ms", json_integer((json_int_t)view->recent[i].ago_ms));
+        json_object_set_new(one, "generation",
+                            json_integer((json_int_t)view->recent[i].generation));
+        json_object_set_new(one, "reason", json_string(view->recent[i].reason));
+        json_array_append_new(list, one);
+    }
+    return list;
 }
 
 static json_t *job_json(const struct core *core, uint32_t index, const struct core_job_view *view)
@@ -68,7 +85,8 @@ static json_t *job_json(const struct core *core, uint32_t index, const struct co
     }
     json_object_set_new(job, "loss", finite_json((double)view->loss));
     json_object_set_new(job, "samples_per_s", finite_json((double)view->samples_per_s));
-    json_object_set_new(job, "last_recovery", recovery_json(view));
+    json_object_set_new(job, "last_recovery", phases_json(view->last_us));
+    json_object_set_new(job, "recent_recoveries", recent_json(view));
     for (uint32_t i = 0; core_view_member(core, index, i, &member); i++)
         json_array_append_new(members, member_json(&member));
     json_object_set_new(job, "members", members);

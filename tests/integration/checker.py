@@ -47,6 +47,8 @@ def check_chain(logs, reference):
     """One chain of params_hash and loss: every worker's lines against the undisturbed run's."""
     wrong = []
     truth = {e["step"]: e for e in of(reference, "step")}
+    if not truth or not all("params_hash" in e and "loss" in e for e in truth.values()):
+        return ["the undisturbed run has steps without params_hash or loss, or none: nothing can be compared"]
     for name, events in logs.items():
         for e in of(events, "step"):
             want = truth.get(e["step"])
@@ -107,10 +109,10 @@ def check_samples(logs, dataset_size):
                 at += count
                 if shards.setdefault((e["step"], shard), mine) != mine:
                     wrong.append(f"{name}: step {e['step']} shard {shard} has other samples")
-    epochs = {}
+    epochs = {epoch: [] for epoch in epoch_of.values()}
     for (step, _), ids in shards.items():
         if step in finished:
-            epochs.setdefault(epoch_of[step], []).extend(ids)
+            epochs[epoch_of[step]].extend(ids)
     for epoch, ids in sorted(epochs.items()):
         if len(ids) != len(set(ids)):
             wrong.append(f"epoch {epoch}: {len(ids) - len(set(ids))} samples were seen twice")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SUBSET = os.path.join(HERE, "..", "data", "mnist-subset")
@@ -91,6 +92,12 @@ class Cluster:
             if line:
                 events.append(json.loads(line))
         return [e for e in events if kind is None or e["event"] == kind]
+
+    def members(self):
+        """Those of the job as the status shows them."""
+        with urllib.request.urlopen(f"http://{self.http}/v1/status", timeout=10) as answer:
+            jobs = json.load(answer)["jobs"]
+        return jobs[0]["members"] if jobs else []
 
     def wait_steps(self, name, count, deadline_s=STEP_DEADLINE_S):
         self.wait(lambda: len(self.events(name, "step")) >= count,

@@ -24,6 +24,7 @@ EPOCHS = 2
 LONG = 6         # epochs where a newcomer must get in before the end
 # Fault points of a step, in its order; "last" is the exchange of words after the last step.
 PHASES = ("compute", "start", "send", "add", "result", "exchanged", "apply", "applied", "last")
+RECOVERY = ("over", "connect")  # and of a recovery, once one has been lost
 ROLES = {"rank 0": 0, "owner": 1, "last rank": 2}  # of three; each owns a third of every bucket's chunks
 
 
@@ -169,15 +170,39 @@ def kill_beside_joiner(role):
         for i in range(3):
             cluster.worker(f"w{i}", "--min", "1", "--max", "4", *common(epochs=LONG))
         cluster.wait_steps("w0", rng.randrange(2, 12))
-        cluster.worker("newcomer", "--min", "1", "--max", "4", *common(epochs=LONG))
-        time.sleep(rng.uniform(0.02, 0.6))
+        cluster.worker("newcomer", "--min", "1", "--max", "4", *common(epochs=LONG),
+                       env={"MUSTER_SLOW": "catchup:*", "MUSTER_SLOW_MS": "400"})
+        cluster.wait(lambda: "a spare on" in cluster.words("coordinator", 1000) or
+                     len(cluster.members()) == 4, "the newcomer to be seen")
+        time.sleep(rng.uniform(0.0, 0.4))  # it stays in its catch-up for so long
         victim = next(n for n in ("w0", "w1", "w2")
                       if cluster.events(n, "generation")[0]["rank"] == ROLES[role])
         cluster.processes[victim].kill()
         rest = [n for n in ("w0", "w1", "w2", "newcomer") if n != victim]
         for name in rest:
             cluster.join(name)
-        judge(cluster, reference, 8, [n for n in rest if cluster.events(n, "done")], LONG)
+        got_in(cluster, "newcomer")
+        judge(cluster, reference, 8, rest, LONG)
+    return story
+
+
+def got_in(cluster, name):
+    if not cluster.events(name, "step"):
+        raise Failure(f"{name} never got in\n" + cluster.all_words())
+
+
+def kill_joiner_over():
+    """A newcomer that has become a member kills itself when it hears that the generation is over."""
+    def story(cluster, reference, rng):
+        cluster.coordinator()
+        for name in ("w0", "w1"):
+            cluster.worker(name, "--min", "1", "--max", "3", *common(epochs=LONG))
+        cluster.wait_steps("w0", rng.randrange(2, 12))
+        cluster.worker("newcomer", "--min", "1", "--max", "3", *common(epochs=LONG), fault="over:*:*:*")
+        cluster.wait_steps("newcomer", 1)
+        cluster.processes["w1"].kill()
+        expect_killed(cluster, ("w0", "w1", "newcomer"), 2, "newcomer at over")
+        judge(cluster, reference, 8, ["w0"], LONG)
     return story
 
 
@@ -195,7 +220,7 @@ def kill_joiner(phase):
     return story
 
 
-def kill_in_recovery(phase, count=2):
+def kill_in_recovery(phase, role):
     """One is killed, and another kills itself at that phase of the recovery."""
     def story(cluster, reference, rng):
         cluster.coordinator()
@@ -203,8 +228,8 @@ def kill_in_recovery(phase, count=2):
         first = rng.randrange(3, 20)
         for name in names:
             cluster.worker(name, "--min", "1", "--max", "4", *common(),
-                           fault=f"result:{first}:3:1,{phase}:*:1:{1 if phase == 'over' else 2}")
-        expect_killed(cluster, names, count, phase)
+                           fault=f"result:{first}:3:1,{phase}:*:{ROLES[role]}:{1 if phase == 'over' else 2}")
+        expect_killed(cluster, names, 2, phase)
         judge(cluster, reference, 8, [n for n in names if cluster.processes[n].returncode == 0])
     return story
 
@@ -266,27 +291,33 @@ def all_but_one(cluster, reference, rng):
 
 
 def joiner(cluster, reference, rng):
+    """A third one is a spare of a job of two, and takes the place of one that is killed."""
     cluster.coordinator()
-    names = workers(cluster, 2)
+    terms = ["--min", "1", "--max", "2", *common(epochs=LONG)]
+    for name in ("w0", "w1"):
+        cluster.worker(name, *terms)
     cluster.wait_steps("w0", 3)
-    cluster.worker("spare", "--min", "1", "--max", "2", *common())
-    cluster.wait_steps("w0", 9)
+    cluster.worker("spare", *terms)
+    cluster.wait(lambda: any(m["state"] == "spare" for m in cluster.members()), "the spare to be in step")
     cluster.processes["w1"].kill()
-    cluster.join("w0")
-    cluster.join("spare")
-    judge(cluster, reference, 8, ["w0"] + (["spare"] if cluster.events("spare", "done") else []))
+    for name in ("w0", "spare"):
+        cluster.join(name)
+    got_in(cluster, "spare")
+    judge(cluster, reference, 8, ("w0", "spare"), LONG)
 
 
 def grows(cluster, reference, rng):
     cluster.coordinator()
-    cluster.worker("w0", "--min", "1", "--max", "4", *common())
+    terms = ["--min", "1", "--max", "4", *common(epochs=LONG)]
+    cluster.worker("w0", *terms)
     cluster.wait_steps("w0", 2)
     for i in range(1, 4):
-        cluster.worker(f"w{i}", "--min", "1", "--max", "4", *common())
+        cluster.worker(f"w{i}", *terms)
     names = [f"w{i}" for i in range(4)]
     for name in names:
         cluster.join(name)
-    judge(cluster, reference, 8, [n for n in names if cluster.events(n, "done")])
+        got_in(cluster, name)
+    judge(cluster, reference, 8, names, LONG)
 
 
 def joins_from_a_checkpoint(cluster, reference, rng):
@@ -300,8 +331,7 @@ def joins_from_a_checkpoint(cluster, reference, rng):
     cluster.worker("newcomer", *shared)
     for name in ("w0", "w1", "newcomer"):
         cluster.join(name)
-    if not cluster.events("newcomer", "step"):
-        raise Failure("the newcomer never got in\n" + cluster.all_words())
+    got_in(cluster, "newcomer")
     judge(cluster, reference, 8, ("w0", "w1", "newcomer"), LONG)
 
 
@@ -396,8 +426,13 @@ def stories():
     for role in ROLES:
         table[f"kill catchup {role}"] = kill_beside_joiner(role)
         table[f"kill and replace {role}"] = kill_and_replace("add", role)
-    for phase in ("over", "connect", "start", "apply"):
-        table[f"kill another at {phase}"] = kill_in_recovery(phase)
+    for phase in RECOVERY:
+        for role in ROLES:
+            table[f"kill {phase} {role}"] = kill_in_recovery(phase, role)
+    table["kill connect joiner"] = kill_joiner("connect")
+    table["kill over joiner"] = kill_joiner_over()
+    for phase in ("start", "apply"):
+        table[f"kill another at {phase}"] = kill_in_recovery(phase, "owner")
     for phase in ("send", "result", "exchanged", "applied"):
         table[f"kill {phase} and resume beside"] = kill_and_resume_beside(phase)
     for phase in ("copy", "serve"):
@@ -425,14 +460,15 @@ def run(name, story, args, reference, seed):
 
 
 def table_of(results):
-    """phase x role: good runs of all runs; no empty cell."""
+    """phase x role: good runs of all runs, and how many cells are empty."""
     roles = (*ROLES, "joiner")
-    lines = ["phase      " + "".join(f"{role:>10}" for role in roles)]
-    for phase in ("catchup",) + PHASES:
+    lines, empty = ["phase      " + "".join(f"{role:>10}" for role in roles)], 0
+    for phase in ("catchup",) + PHASES + RECOVERY:
         cells = [results.get(f"kill {phase} {role}") for role in roles]
+        empty += cells.count(None)
         lines.append(f"{phase:<11}" + "".join(
             f"{'-' if c is None else f'{c[0]}/{c[1]}':>10}" for c in cells))
-    return "\n".join(lines)
+    return "\n".join(lines), empty
 
 
 def main():
@@ -456,8 +492,12 @@ def main():
             failed += wrong is not None
             print(f"{'ok  ' if wrong is None else 'FAIL'} {name} (seed {seed}, "
                   f"{time.monotonic() - begin:.1f} s)" + (f": {wrong}" if wrong else ""), flush=True)
-    print(table_of(results))
-    done = sum(n for _, n in results.values())
+    table, empty = table_of(results)
+    print(table)
+    if empty > 0 and not args.only:
+        print(f"FAIL {empty} cells of the table are empty")
+        failed += 1
+    done = sum(n for _, n in results.values()) + (empty > 0 and not args.only)
     print(f"+ {done - failed} {failed} 0")
     sys.exit(1 if failed else 0)
 

@@ -40,6 +40,29 @@ def replaced(text, inside):
     return f"{before}{BEGIN}\n{inside}\n{END}{after}"
 
 
+def messages(text):
+    """The quoted messages of the troubleshooting table, without what stands for a value."""
+    rows = text.split("## Troubleshooting by message")[1].split("\n## ")[0].splitlines()
+    cells = [row.split("|")[1] for row in rows if row.startswith("| `")]
+    for message in (m for cell in cells for m in re.findall(r"`([^`]+)`", cell)):
+        parts = re.split(r"\.\.|; |, at |'j'|\b\d+\b|HOST:PORT|lr=|isa=", message)
+        yield message, [p.strip(" ;,:()") for p in parts if len(p.strip(" ;,:()")) > 7]
+
+
+def unknown_messages(text):
+    """Messages of which a part is nowhere in the sources: strings there are cut by formats and ends of lines."""
+    names = subprocess.run(["git", "ls-files", "coordinator", "worker", "ckpt", "proto"], cwd=TOP,
+                           capture_output=True, text=True).stdout.split()
+    sources = ""
+    for name in names:
+        if name.endswith((".c", ".h")):
+            with open(os.path.join(TOP, name), encoding="utf-8") as f:
+                sources += f.read()
+    sources = re.sub(r'"\s*\n\s*"', "", sources)
+    return [message for message, parts in messages(text)
+            if not parts or not all(part in sources for part in parts)]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True)
@@ -49,6 +72,11 @@ def main():
         text = f.read()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         sys.exit(f"README.md: the marks '{BEGIN}' and '{END}' must be there once")
+    unknown = unknown_messages(text)
+    if unknown:
+        sys.exit("README.md: no program says " + "; nor ".join(f"'{m}'" for m in unknown))
+    if not unknown_messages(text.replace("| `waiting for", "| `this is said by nobody` | |\n| `waiting for", 1)):
+        sys.exit("a message that nobody says is not noticed")
     fresh = replaced(text, generated(args.bin))
     if args.write:
         with open(README, "w", encoding="utf-8") as f:

@@ -116,7 +116,9 @@ static void on_session_event(struct trainer *t, const struct muster_event *event
         return;
     case MUSTER_DOWN:
         if (t->elastic.state != ELASTIC_STATE_IDLE)
-            report_note(t, "the coordinator is gone; training goes on");
+            report_note(t, elastic_training(&t->elastic)
+                               ? "the coordinator is gone; training goes on"
+                               : "the coordinator is gone; waiting for it to come back");
         e = trainer_event_of(ELASTIC_CONTROL);
         break;
     case MUSTER_WAITING:
@@ -223,6 +225,22 @@ void control_linger(struct trainer *t, const struct elastic_action *action)
     (void)uv_timer_start(&t->linger_timer, on_linger_timer, LINGER_MS, 0);
 }
 
+/* With its address: what is to be looked at is the way there. */
+static void say_peer_lost(struct trainer *t, const struct elastic_action *action)
+{
+    struct muster_position p = position(t, t->elastic.applied);
+    const struct elastic_roster *g = &t->elastic.generation;
+    char text[ELASTIC_TEXT_BYTES + COMM_ADDRESS_BYTES];
+    uint32_t rank = 0;
+
+    while (rank < g->world && !elastic_id_equal(&g->members[rank].id, &action->peer))
+        rank++;
+    (void)snprintf(text, sizeof text, "%s, at %s", action->text,
+                   rank < g->world ? t->formed_addresses.address[rank] : "an unknown address");
+    (void)muster_peer_lost(t->session, &p, action->peer.byte, (enum muster_lost_why)action->why,
+                           text);
+}
+
 void control_say(struct trainer *t, const struct elastic_action *action)
 {
     struct muster_position p = position(t, t->elastic.applied);
@@ -245,8 +263,7 @@ void control_say(struct trainer *t, const struct elastic_action *action)
         (void)muster_ready(t->session, &p, action->hash);
         break;
     case ELASTIC_DO_SEND_PEER_LOST:
-        (void)muster_peer_lost(t->session, &p, action->peer.byte,
-                               (enum muster_lost_why)action->why, action->text);
+        say_peer_lost(t, action);
         break;
     case ELASTIC_DO_SEND_LEAVE:
         (void)muster_leave(t->session, &p, (uint32_t)t->settings->drain_ms);

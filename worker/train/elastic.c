@@ -182,7 +182,7 @@ static const char *lost_text(enum elastic_lost_why why)
     case ELASTIC_LOST_CLOSED:
         return "its data connection ended";
     case ELASTIC_LOST_UNREACHABLE:
-        return "its data address cannot be reached (a firewall? see --data-listen)";
+        return "no data can be exchanged with it (a firewall? see --data-listen)";
     case ELASTIC_LOST_HASH:
         return "its parameters differ from the others'";
     case ELASTIC_LOST_STRANGER:

@@ -23,6 +23,20 @@ void elastic_compute_missing(struct elastic *e, struct elastic_actions *actions)
     action->shards = missing;
 }
 
+/* Said when it is entered, and again when what had to be computed anew is there: the phase that
+ * takes the longest is known only then. */
+static void say_entered(const struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
+{
+    struct elastic_action *action = elastic_act(actions, ELASTIC_DO_SEND_ENTERED);
+    uint64_t recompute_us = now_us - e->stepping_us;
+
+    action->step = e->generation.step;
+    action->connect_us = e->connected_us - e->formed_us;
+    action->state_us = e->stepping_us - e->connected_us;
+    if (!e->recovering)
+        action->recompute_us = recompute_us > 0 ? recompute_us : 1; /* 0 = not yet known */
+}
+
 /* The log line of a generation, once the sums that had to be made anew are here. */
 static void tell_recovered(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
 {
@@ -35,6 +49,8 @@ static void tell_recovered(struct elastic *e, uint64_t now_us, struct elastic_ac
     action->connect_us = e->connected_us - e->formed_us;
     action->state_us = e->stepping_us - e->connected_us;
     action->recompute_us = now_us - e->stepping_us;
+    if (!e->config.alone)
+        say_entered(e, now_us, actions);
 }
 
 void elastic_begin_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
@@ -56,14 +72,10 @@ void elastic_begin_step(struct elastic *e, uint64_t now_us, struct elastic_actio
 /* Connected and at the generation's step. */
 void elastic_enter_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
 {
-    struct elastic_action *action = elastic_act(actions, ELASTIC_DO_SEND_ENTERED);
-
     assert(e->applied == e->generation.step);
     e->entered = true;
     e->stepping_us = now_us;
-    action->step = e->applied;
-    action->connect_us = e->connected_us - e->formed_us;
-    action->state_us = now_us - e->connected_us;
+    say_entered(e, now_us, actions);
     if (e->stop && !e->leave_sent && !e->config.alone) {
         elastic_act(actions, ELASTIC_DO_SEND_LEAVE);
         e->leave_sent = true;

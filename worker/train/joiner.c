@@ -50,6 +50,17 @@ static void subscribe(struct trainer *t)
     }
 }
 
+/* From the start, and that is said: who never gets in can see why. */
+static void again(struct trainer *t, const char *why)
+{
+    char text[200];
+
+    (void)snprintf(text, sizeof text, "catching up begins again (restart %u): %s",
+                   ++t->joiner.restarts, why);
+    report_note(t, text);
+    subscribe(t);
+}
+
 static void begin_now(struct trainer *t)
 {
     const struct elastic_roster *view = &t->elastic.view;
@@ -78,6 +89,7 @@ static void begin_now(struct trainer *t)
     generation.me = COMM_VISITOR;
     j->active = true;
     j->whole = false;
+    j->restarts = 0;
     j->source = COMM_NO_PEER;
     j->serial++;
     j->next_rank = t->me.byte[0]; /* spares spread over the members */
@@ -222,7 +234,7 @@ void joiner_frame(struct trainer *t, uint32_t peer, const struct comm_frame *fra
         free(payload);
     }
     if (!fits)
-        subscribe(t); /* a gap, or it cannot keep up: from the start */
+        again(t, "a record is missing");
     else if (catchup_whole(&t->joiner.catchup, &version, &plan))
         tell_whole(t, version, plan);
 }
@@ -231,13 +243,13 @@ void joiner_frame(struct trainer *t, uint32_t peer, const struct comm_frame *fra
 void joiner_dropped(struct trainer *t, uint32_t peer, uint32_t serial)
 {
     if (t->joiner.active && t->joiner.source == peer && t->joiner.serial == serial)
-        subscribe(t);
+        again(t, "this worker is too slow for the group, or the group has no room for it");
 }
 
 void joiner_lost(struct trainer *t, uint32_t peer)
 {
     if (t->joiner.active && t->joiner.source == peer)
-        subscribe(t);
+        again(t, "its source is gone");
 }
 
 void joiner_release(struct trainer *t)

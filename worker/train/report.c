@@ -10,7 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TELL_US 200000u /* the live line; plain lines ten times less often */
+#define TELL_US  200000u  /* the live line; plain lines ten times less often */
+#define PAUSE_US 1000000u /* a regroup that takes longer is no part of any speed */
 
 int report_open(struct trainer *t, struct error *error)
 {
@@ -64,7 +65,7 @@ void report_note(struct trainer *t, const char *text)
 void report_generation(struct trainer *t, const struct elastic_action *action)
 {
     const struct elastic *e = &t->elastic;
-    char text[400];
+    char text[600];
 
     line_begin(t, "generation");
     jsonl_uint(&t->line, "generation", e->generation.number);
@@ -81,15 +82,17 @@ void report_generation(struct trainer *t, const struct elastic_action *action)
     jsonl_uint(&t->line, "recompute_us", action->recompute_us);
     line_end(t);
     (void)snprintf(text, sizeof text,
-                   "generation %llu: rank %u of %u at step %llu (rendezvous %.1f ms, connect %.1f, "
-                   "state %.1f, recompute %.1f)", (unsigned long long)e->generation.number, e->rank,
-                   e->generation.world, (unsigned long long)e->applied,
-                   (double)t->rendezvous_us / 1e3, (double)action->connect_us / 1e3,
-                   (double)action->state_us / 1e3, (double)action->recompute_us / 1e3);
+                   "generation %llu: rank %u of %u at step %llu (detect %.1f ms, push %.1f, "
+                   "rendezvous %.1f, connect %.1f, state %.1f, recompute %.1f): %s",
+                   (unsigned long long)e->generation.number, e->rank, e->generation.world,
+                   (unsigned long long)e->applied, (double)t->detect_us / 1e3,
+                   (double)t->push_us / 1e3, (double)t->rendezvous_us / 1e3,
+                   (double)action->connect_us / 1e3, (double)action->state_us / 1e3,
+                   (double)action->recompute_us / 1e3, t->reason);
     report_note(t, text);
-    /* The step that is under way counts from where its sums were begun. */
+    /* The step that is under way counts from where its sums were begun, but not over a pause. */
     t->told_step = e->applied;
-    t->told_us = t->compute_us != 0 ? t->compute_us : clock_monotonic_us();
+    t->told_us = t->compute_us + PAUSE_US > e->formed_us ? t->compute_us : e->formed_us;
 }
 
 /* Samples of all steps before one; the last batch of an epoch is short. */

@@ -1,6 +1,8 @@
 #include "train/settings.h"
 
 #include "base/exits.h"
+#include "base/netaddr.h"
+#include "base/utf8.h"
 #include "comm/reduce_plan.h"
 
 #include <stdio.h>
@@ -9,7 +11,7 @@
 #define FIELD(name) offsetof(struct settings, name)
 
 const struct option_spec settings_table[] = {
-    {"coordinator", OPTION_TEXT, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator),
+    {"coordinator", OPTION_ADDRESS, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator),
      "Job", "where muster-coordinator listens"},
     {"standalone", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(standalone), "Job",
      "train alone, without a coordinator: the same loop, the same bits"},
@@ -93,12 +95,47 @@ const struct option_spec settings_table[] = {
 
 const size_t settings_count = sizeof settings_table / sizeof settings_table[0];
 
+void settings_listen(const char *wanted, char *listen, size_t listen_bytes)
+{
+    const char *colon = strchr(wanted, ':');
+    bool bare_v6 = wanted[0] != '[' && colon != NULL && strchr(colon + 1, ':') != NULL;
+    bool port = wanted[0] == '[' ? wanted[0] != '\0' && wanted[strlen(wanted) - 1] != ']'
+                                 : colon != NULL && !bare_v6;
+
+    (void)snprintf(listen, listen_bytes, bare_v6 ? "[%s]:0" : port ? "%s" : "%s:0", wanted);
+}
+
+static bool is_text(const char *bytes)
+{
+    while (*bytes != '\0' && utf8_length(bytes) > 0)
+        bytes += utf8_length(bytes);
+    return *bytes == '\0';
+}
+
+/* Where it joins, and where it is reached. */
+static int check_places(const struct settings *s, struct error *error)
+{
+    char listen[300];
+
+    if (s->standalone)
+        return 0;
+    if (s->job == NULL)
+        return error_set(error, EXIT_USAGE, "--job NAME is needed (or --standalone)");
+    if (strlen(s->job) > 64 || s->job[0] == '\0' || !is_text(s->job))
+        return error_set(error, EXIT_USAGE, "--job: a name is text of 1 to 64 bytes");
+    if (s->data_listen == NULL)
+        return 0;
+    settings_listen(s->data_listen, listen, sizeof listen);
+    if (!netaddr_is_form(listen) || listen[0] == ':')
+        return error_set(error, EXIT_USAGE, "--data-listen %s is not ADDR or ADDR:PORT",
+                         s->data_listen);
+    return 0;
+}
+
 int settings_check(const struct settings *s, const struct options *options, struct error *error)
 {
-    if (!s->standalone && s->job == NULL)
-        return error_set(error, EXIT_USAGE, "--job NAME is needed (or --standalone)");
-    if (!s->standalone && strlen(s->job) > 64)
-        return error_set(error, EXIT_USAGE, "--job: a name has at most 64 bytes");
+    if (check_places(s, error) != 0)
+        return error->code;
     if (s->min > s->max)
         return error_set(error, EXIT_USAGE, "--min %llu is more than --max %llu",
                          (unsigned long long)s->min, (unsigned long long)s->max);

@@ -36,6 +36,10 @@ struct settings {
 extern const struct option_spec settings_table[];
 extern const size_t settings_count;
 
+/* `wanted` with the port 0 where it names none: "10.0.0.1", "::1", "[::1]" and "10.0.0.1:7" are
+ * fine. */
+void settings_listen(const char *wanted, char *listen, size_t listen_bytes);
+
 /* What one option alone cannot say: 0, or EXIT_USAGE with a sentence that names the option. */
 int settings_check(const struct settings *settings, const struct options *options,
                    struct error *error);

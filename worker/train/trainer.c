@@ -2,6 +2,7 @@
  * plane. */
 #include "train/trainer.h"
 
+#include "base/clock.h"
 #include "base/exits.h"
 #include "base/random.h"
 #include "comm/tcp/tcp.h"
@@ -9,7 +10,10 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
+
+#define ADDRESS_RETRY_MS 200
 
 /* ---- the data plane's callbacks ------------------------------------------------------------- */
 
@@ -76,7 +80,7 @@ static void on_lost(void *owner, uint32_t peer, enum comm_loss why, const char *
 
     transfer_lost(t, peer);
     if (why != COMM_LOST_CLOSED)
-        report_note(t, text);
+        report_warning(t, text);
     if (member == NULL || member->rank == COMM_VISITOR)
         return;
     memcpy(event.peer.byte, member->id, ELASTIC_ID_BYTES);
@@ -254,6 +258,30 @@ static int open_state(struct trainer *t, struct error *error)
     return 0;
 }
 
+/* The address from which the coordinator is reached. A name that is not known yet, or a network
+ * that is not up yet, is tried as long as the coordinator itself would be; a signal ends that. */
+static int find_address(struct trainer *t, char address[MUSTER_TEXT_BYTES], struct error *error)
+{
+    uint64_t until_us = clock_monotonic_us() + t->settings->connect_timeout_ms * 1000;
+    struct muster_error why;
+    bool told = false;
+
+    while (muster_local_address(t->settings->coordinator, address, MUSTER_TEXT_BYTES, &why) !=
+           MUSTER_OK) {
+        if (t->leaving)
+            return 0;
+        if (why.exit_code != EXIT_UNAVAILABLE || clock_monotonic_us() >= until_us)
+            return error_set(error, why.exit_code, "%s (tried for %.1f s: --connect-timeout)",
+                             why.text, (double)t->settings->connect_timeout_ms / 1000);
+        if (!told)
+            report_note(t, why.text);
+        told = true;
+        (void)usleep(ADDRESS_RETRY_MS * 1000);
+        (void)uv_run(t->loop, UV_RUN_NOWAIT);
+    }
+    return 0;
+}
+
 /* The data plane listens where the coordinator is reached from, unless told otherwise. */
 static int open_comm(struct trainer *t, struct error *error)
 {
@@ -261,19 +289,15 @@ static int open_comm(struct trainer *t, struct error *error)
                                               on_drop, on_sent,  on_lost,  on_log};
     char address[MUSTER_TEXT_BYTES], listen[MUSTER_TEXT_BYTES], why[256];
     const char *wanted = t->settings->data_listen;
-    struct muster_error muster_why;
 
     if (wanted == NULL) {
-        if (muster_local_address(t->settings->coordinator, address, sizeof address, &muster_why) !=
-            MUSTER_OK)
-            return error_set(error, muster_why.exit_code, "%s", muster_why.text);
+        int status = find_address(t, address, error);
+
+        if (status != 0 || t->leaving)
+            return status;
         wanted = address;
     }
-    if (strchr(wanted, ':') == NULL || (wanted[0] != '[' && strchr(strchr(wanted, ':') + 1, ':')))
-        (void)snprintf(listen, sizeof listen, strchr(wanted, ':') ? "[%s]:0" : "%s:0", wanted);
-    else
-        (void)snprintf(listen, sizeof listen, "%s%s", wanted,
-                       wanted[strlen(wanted) - 1] == ']' ? ":0" : "");
+    settings_listen(wanted, listen, sizeof listen);
     if (comm_tcp_open(t->loop, listen, t->me.byte, &events, t, NULL, &t->comm, why, sizeof why) !=
         COMM_OK)
         return error_set(error, EXIT_UNAVAILABLE, "--data-listen %s: %s", listen, why);
@@ -353,7 +377,9 @@ int trainer_open(struct trainer *t, struct error *error)
     }
     t->ops->fingerprint(t->device, fingerprint, sizeof fingerprint);
     status = open_comm(t, error);
-    return status != 0 ? status : control_open(t, t->spec, fingerprint, error);
+    if (status != 0 || t->leaving)
+        return status;
+    return control_open(t, t->spec, fingerprint, error);
 }
 
 static void close_handles(struct trainer *t)

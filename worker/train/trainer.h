@@ -95,6 +95,7 @@ struct joiner {
     bool whole;               /* CAUGHT_UP was said */
     uint32_t source;          /* peer it subscribed to, or COMM_NO_PEER */
     uint32_t serial;          /* of the subscription */
+    uint32_t restarts;        /* of this catch-up */
     uint32_t next_rank;       /* whom to ask next, modulo the world */
     struct catchup catchup;
     uint64_t *version;        /* [chunks of the state], its own */

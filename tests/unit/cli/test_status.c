@@ -26,13 +26,15 @@ static char *page(const char *text, const char *job, size_t *jobs)
 static const char two_jobs[] =
     "{\"jobs\":[{\"name\":\"mnist\",\"state\":\"running\",\"reason\":\"lost rank 2 on node-b\","
     "\"generation\":7,\"step\":1234,\"world\":2,\"min\":2,\"max\":4,\"loss\":0.03125,"
-    "\"samples_per_s\":5210.4,\"recoveries\":2,\"detect_us\":1200,\"push_us\":300,"
-    "\"rendezvous_us\":2100,\"connect_us\":4000,\"state_us\":0,\"recompute_us\":33000,\"members\":["
-    "{\"rank\":0,\"node\":\"node-a\",\"host\":\"node-a.example\",\"pid\":1234,\"state\":"
-    "\"running\","
-    "\"step\":1234,\"silent_ms\":210,\"waits_at\":\"\"},"
+    "\"samples_per_s\":5210.4,\"recoveries\":2,\"last_recovery\":{\"detect_us\":1200,"
+    "\"push_us\":300,\"rendezvous_us\":2100,\"connect_us\":4000,\"state_us\":0,"
+    "\"recompute_us\":33000},\"recent_recoveries\":[{\"ago_ms\":12300,\"reason\":"
+    "\"generation 7 of 2 formed at step 1200 after: rank 2 on a-node-with-a-very-long-name "
+    "(node-b.example, pid 4711) is lost: its connection ended\"}],\"members\":["
     "{\"rank\":null,\"node\":\"a-node-with-a-very-long-name\",\"host\":\"h\",\"pid\":5,"
-    "\"state\":\"spare\",\"step\":1233,\"silent_ms\":12,\"waits_at\":\"epoch-end\"}]},"
+    "\"state\":\"spare\",\"step\":1233,\"silent_ms\":12,\"waits_at\":\"epoch-end\"},"
+    "{\"rank\":0,\"node\":\"node-a\",\"host\":\"node-a.example\",\"pid\":1234,\"state\":"
+    "\"running\",\"step\":1234,\"silent_ms\":210,\"waits_at\":\"\"}]},"
     "{\"name\":\"idle\",\"state\":\"forming\",\"generation\":0,\"step\":0,\"world\":0,"
     "\"waiting_ms\":4000,\"members\":[]}]}";
 
@@ -40,6 +42,9 @@ static const char golden[] =
     "mnist: running, generation 7, step 1234, world 2 (min 2, max 4)\n"
     "  loss 0.03125, 5210 samples/s\n"
     "  2 recoveries, last in ms: detect 1.2 push 0.3 rendezvous 2.1 connect 4.0 recompute 33.0\n"
+    "  12.3 s ago: generation 7 of 2 formed at step 1200 after: rank 2 on "
+    "a-node-with-a-very-long-name\n"
+    "    (node-b.example, pid 4711) is lost: its connection ended\n"
     "  lost rank 2 on node-b\n"
     "  RANK  NODE              HOST                  PID  STATE            STEP    SILENT  "
     "WAITS AT\n"
@@ -93,7 +98,8 @@ static void no_line_is_wider_than_100_columns(void **state)
                    "{\"jobs\":[{\"name\":\"%s\",\"state\":\"%s\",\"reason\":\"%s%s%s\","
                    "\"generation\":18446744073709551615.0,\"step\":1e19,\"world\":1e19,\"min\":1e9,"
                    "\"max\":1e9,\"loss\":-1.5e-38,\"samples_per_s\":1e30,\"recoveries\":1e19,"
-                   "\"detect_us\":1e19,\"recompute_us\":1e19,\"members\":[{\"rank\":1023,"
+                   "\"last_recovery\":{\"detect_us\":1e19,\"recompute_us\":1e19},"
+                   "\"members\":[{\"rank\":1023,"
                    "\"node\":\"%s\",\"host\":\"%s\",\"pid\":4294967295,\"state\":\"unreachable\","
                    "\"step\":99999999,\"silent_ms\":9999999,\"waits_at\":\"%s\"}]}]}",
                    wide, wide, wide, wide, wide, wide, wide, wide);

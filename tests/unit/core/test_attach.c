@@ -108,6 +108,103 @@ static void an_empty_store_adopts_the_roster(void **state)
     bench_free(b);
 }
 
+static core_conn bring(struct bench *b, const struct core_roster_member *roster, uint32_t count,
+                       uint64_t generation)
+{
+    return bench_hello(b, (struct bench_hello){.node = "n1",
+                                               .number = 1,
+                                               .min = 2,
+                                               .max = 2,
+                                               .attach = CORE_ATTACH_RUNNING,
+                                               .generation = generation,
+                                               .roster = roster,
+                                               .roster_count = count});
+}
+
+/* One HELLO of a stranger made a job that "ran" with members that never were. */
+static void a_list_that_is_none_is_refused(void **state)
+{
+    struct core_roster_member two[2] = {
+        {.id = {{1}}, .node = "n1", .host = "n1", .data_address = "", .rank = 0, .pid = 1},
+        {.id = {{2}}, .node = "n2", .host = "n2", .data_address = "", .rank = 0, .pid = 2}};
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        static const char *const why[] = {"once each", "once each", "the sender", "twice"};
+        struct bench *b = bench_new();
+        struct core_job_view view;
+        two[1].rank = i == 0 ? 0 : i == 1 ? 7 : 1;
+        two[0].id.byte[0] = i == 2 ? 9 : i == 3 ? 2 : 1;
+        core_conn stranger = bring(b, two, 2, 5);
+        assert_int_equal(bench_told(b, stranger, CORE_REFUSED)->code, 77);
+        assert_non_null(strstr(bench_told(b, stranger, CORE_REFUSED)->text, why[i]));
+        bench_end(b, stranger);
+        bench_wait_ms(b, 200);
+        assert_false(core_view_job(b->core, 0, &view));
+        bench_free(b);
+    }
+}
+
+/* More than there is room for: nothing of it is taken. */
+static void a_list_without_room_is_refused(void **state)
+{
+    struct bench *b = bench_new();
+    static struct core_roster_member many[BENCH_MEMBERS + 1];
+    (void)state;
+    for (uint32_t i = 0; i <= BENCH_MEMBERS; i++)
+        many[i] = (struct core_roster_member){
+            .id = {{(uint8_t)(i + 1)}}, .node = "n", .host = "n", .data_address = "", .rank = i};
+    core_conn stranger = bring(b, many, BENCH_MEMBERS + 1, 5);
+    assert_non_null(strstr(bench_told(b, stranger, CORE_REFUSED)->text, "--members-max"));
+    bench_end(b, stranger);
+    bench_running(b, 2, 2, 2);
+    bench_free(b);
+}
+
+/* A number near 2^64 made the next one 0, which means none. */
+static void numbers_beyond_all_bounds_are_refused(void **state)
+{
+    struct bench *b = bench_new();
+    const struct bench_hello hellos[] = {
+        {.node = "n1", .min = 1, .max = 1, .generation = UINT64_MAX},
+        {.node = "n1", .min = 1, .max = 1, .plan = UINT64_MAX, .attach = CORE_ATTACH_RUNNING},
+        {.node = "n1", .min = 1, .max = 1, .applied = UINT64_MAX},
+        {.node = "n1", .min = 1, .max = CORE_WORLD_MAX + 1},
+        {.node = "n1", .min = CORE_WORLD_MAX + 1, .max = 2}};
+    (void)state;
+    for (uint32_t i = 0; i < sizeof hellos / sizeof hellos[0]; i++) {
+        core_conn stranger = bench_hello(b, hellos[i]);
+        assert_int_equal(bench_told(b, stranger, CORE_REFUSED)->code, 77);
+        bench_end(b, stranger);
+    }
+    bench_running(b, 2, 2, 2);
+    bench_say(b, 1,
+              (struct core_message){.type = CORE_REPORT,
+                                    .generation = UINT64_MAX,
+                                    .step = 1,
+                                    .report = {.entered = true, .plan = UINT64_MAX}});
+    bench_report(b, 2, 1, 1);
+    bench_wait_ms(b, 3000);
+    assert_in_range(bench_job(b).generation, 1, 10);
+    bench_free(b);
+}
+
+/* The table was full for ever of jobs that nobody had begun. */
+static void jobs_that_never_began_give_way(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    for (uint32_t i = 0; i < 8; i++) {
+        const char name[] = {(char)('a' + i), '\0'};
+        core_conn conn = bench_hello(
+            b,
+            (struct bench_hello){.node = "n1", .job = name, .min = 2, .max = 2, .generation = 3});
+        assert_null(bench_told(b, conn, CORE_REFUSED));
+        bench_end(b, conn);
+        bench_wait_ms(b, 200);
+    }
+    bench_free(b);
+}
+
 /* Seeds 2250 and 6884 of the simulator: the store had lost the plan that the members held; they
  * entered it, and the coordinator waited for a generation that nobody was in. */
 static void a_plan_that_the_store_lost_is_over(void **state)
@@ -143,6 +240,10 @@ int main(void)
         cmocka_unit_test(a_restart_gives_fresh_leases),
         cmocka_unit_test(a_damaged_record_is_passed_over),
         cmocka_unit_test(an_empty_store_adopts_the_roster),
+        cmocka_unit_test(a_list_that_is_none_is_refused),
+        cmocka_unit_test(a_list_without_room_is_refused),
+        cmocka_unit_test(numbers_beyond_all_bounds_are_refused),
+        cmocka_unit_test(jobs_that_never_began_give_way),
         cmocka_unit_test(a_plan_that_the_store_lost_is_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -202,6 +202,22 @@ static void one_that_left_after_the_end_is_not_waited_for(void **state)
     bench_free(b);
 }
 
+/* A participant that was stopped blocked its barrier for good. */
+static void a_silent_participant_is_not_waited_for(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    participants(b, 2);
+    bench_barrier(b, 1, "epoch", 1);
+    bench_wait_ms(b, 10000);
+    assert_int_equal(ended(b, 1), 0);
+    b->members[2].silent = true;
+    bench_wait_ms(b, 3500);
+    assert_int_equal(ended(b, 1), CORE_BARRIER_FINISHED);
+    assert_int_equal(b->closed, 1u << 2);
+    bench_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +231,7 @@ int main(void)
         cmocka_unit_test(a_plan_that_all_have_not_entered_releases_nobody),
         cmocka_unit_test(workers_and_participants_do_not_meet),
         cmocka_unit_test(one_that_left_after_the_end_is_not_waited_for),
+        cmocka_unit_test(a_silent_participant_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -248,6 +248,38 @@ static void progress_refills_the_budget(void **state)
     bench_free(b);
 }
 
+static void recomputed(struct bench *b, core_conn conn, uint64_t recompute_us)
+{
+    bench_say(b, conn, (struct core_message){.type = CORE_ENTERED, .generation = 2, .step = 1,
+                                             .entered = {.connect_us = 5, .state_us = 6,
+                                                         .recompute_us = recompute_us}});
+}
+
+/* The last phase ends after the generation is entered: it was 0 for ever. A recovery that is broken
+ * off by the next loss counts with what is known of it. */
+static void a_recovery_counts_when_all_have_computed(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 3, 2, 3);
+    bench_end(b, 3);
+    bench_report(b, 1, 1, 1);
+    bench_report(b, 2, 1, 1);
+    recomputed(b, 1, 0);
+    recomputed(b, 2, 0);
+    assert_int_equal(bench_job(b).recoveries, 0);
+    recomputed(b, 1, 1);
+    recomputed(b, 2, 700);
+    assert_int_equal(bench_job(b).recoveries, 1);
+    assert_int_equal(bench_job(b).last_us[CORE_RECOVERY_CONNECT], 5);
+    assert_int_equal(bench_job(b).last_us[CORE_RECOVERY_RECOMPUTE], 700);
+    assert_int_equal(bench_job(b).histograms[CORE_RECOVERY_RECOMPUTE].count, 1);
+    recomputed(b, 2, 9000); /* said again */
+    assert_int_equal(bench_job(b).recoveries, 1);
+    assert_int_equal(bench_job(b).last_us[CORE_RECOVERY_RECOMPUTE], 700);
+    bench_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -263,6 +295,7 @@ int main(void)
         cmocka_unit_test(a_node_that_keeps_failing_cools_down),
         cmocka_unit_test(a_job_that_gets_nowhere_has_failed),
         cmocka_unit_test(progress_refills_the_budget),
+        cmocka_unit_test(a_recovery_counts_when_all_have_computed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

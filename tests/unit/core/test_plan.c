@@ -164,6 +164,52 @@ static void a_drain_of_a_node_asks_all_of_it(void **state)
     bench_free(b);
 }
 
+/* Each was released by a message of its own, and the actions of one step were used up: the
+ * coordinator ended with an assertion. */
+static void many_leave_at_one_boundary(void **state)
+{
+    struct bench *b = bench_new();
+    const uint32_t count = 80;
+    (void)state;
+    for (uint32_t i = 0; i < count; i++)
+        (void)bench_join(b, "big", 2, count);
+    for (core_conn conn = 1; conn <= count; conn++)
+        bench_entered(b, conn, 1, 0);
+    for (core_conn conn = 3; conn <= count; conn++)
+        leave(b, conn);
+    for (uint64_t generation = 2; generation <= 3; generation++)
+        for (core_conn conn = 1; conn <= count; conn++)
+            if (bench_told(b, conn, CORE_RELEASED) == NULL)
+                bench_entered(b, conn, generation, generation);
+    assert_int_equal(bench_job(b).world, 2);
+    for (core_conn conn = 3; conn <= count; conn++)
+        assert_int_equal(bench_times_told(b, conn, CORE_RELEASED), 1);
+    assert_null(bench_told(b, 1, CORE_RELEASED));
+    bench_free(b);
+}
+
+/* The same where what is left is fewer than min: all of them are released by the plan that
+ * pauses. */
+static void many_leave_and_the_rest_pauses(void **state)
+{
+    struct bench *b = bench_new();
+    const uint32_t count = 80;
+    (void)state;
+    for (uint32_t i = 0; i < count; i++)
+        (void)bench_join(b, "big", count - 1, count);
+    for (core_conn conn = 1; conn <= count; conn++)
+        bench_entered(b, conn, 1, 0);
+    for (core_conn conn = 1; conn <= count; conn++)
+        leave(b, conn);
+    for (uint64_t generation = 2; generation <= 3; generation++)
+        for (core_conn conn = 1; conn <= count; conn++)
+            if (bench_told(b, conn, CORE_RELEASED) == NULL)
+                bench_entered(b, conn, generation, generation);
+    for (core_conn conn = 1; conn <= count; conn++)
+        assert_int_equal(bench_times_told(b, conn, CORE_RELEASED), 1);
+    bench_free(b);
+}
+
 /* A drain with a limit: who has not left by then leaves as lost. */
 static void a_drain_ends_in_time(void **state)
 {
@@ -191,6 +237,8 @@ int main(void)
         cmocka_unit_test(a_broken_pair_of_the_plan_is_not_forgotten),
         cmocka_unit_test(a_drain_is_asked_of_those_who_are_named),
         cmocka_unit_test(a_drain_of_a_node_asks_all_of_it),
+        cmocka_unit_test(many_leave_at_one_boundary),
+        cmocka_unit_test(many_leave_and_the_rest_pauses),
         cmocka_unit_test(a_drain_ends_in_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

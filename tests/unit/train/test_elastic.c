@@ -176,7 +176,7 @@ static void a_step_is_sums_exchange_update(void **state)
     (void)state;
     begin_three(&bench);
     assert_true(elastic_owes(&bench.e));
-    assert_string_equal(shard_done(&bench, 2), "GENERATION");
+    assert_string_equal(shard_done(&bench, 2), "GENERATION SEND_ENTERED");
     assert_false(elastic_owes(&bench.e));
     assert_string_equal(tell(&bench, exchanged(&bench, 1)), "APPLY(0)");
     assert_string_equal(versioned(&bench, ELASTIC_APPLIED, 1),
@@ -194,7 +194,7 @@ static void only_what_the_lost_one_owed_is_made_anew(void **state)
     assert_string_equal(over(&bench, 1), "STOP_EXCHANGE SEND_REPORT(0 2)");
     assert_string_equal(reformed(&bench, 2, 0, "21", owned), "CONNECT COMPUTE(3)");
     assert_string_equal(connected(&bench), "SEND_ENTERED EXCHANGE(0)");
-    assert_string_equal(shard_done(&bench, 3), "GENERATION");
+    assert_string_equal(shard_done(&bench, 3), "GENERATION SEND_ENTERED");
 }
 
 static void a_frozen_one_is_not_moved_by_late_frames(void **state)
@@ -277,7 +277,7 @@ static void a_plan_waits_until_every_word_holds_it(void **state)
     (void)state;
     begin_three(&bench);
     assert_string_equal(roster(&bench, ELASTIC_PLAN, 2, 0, "2134"), "");
-    assert_string_equal(tell(&bench, exchanged(&bench, 1)), "GENERATION APPLY(0)");
+    assert_string_equal(tell(&bench, exchanged(&bench, 1)), "GENERATION SEND_ENTERED APPLY(0)");
     assert_string_equal(versioned(&bench, ELASTIC_APPLIED, 1),
                         "STEP_DONE(0) COMPUTE(2) EXCHANGE(1)");
     (void)tell(&bench, exchanged(&bench, 2));
@@ -312,7 +312,7 @@ static void a_leaver_that_is_released_early_ends_its_last_step(void **state)
     (void)tell(&bench, (struct elastic_event){.type = ELASTIC_STOP});
     (void)roster(&bench, ELASTIC_PLAN, 2, 0, "23");
     assert_string_equal(tell(&bench, (struct elastic_event){.type = ELASTIC_RELEASED}), "");
-    assert_string_equal(tell(&bench, exchanged(&bench, 2)), "GENERATION APPLY(0)");
+    assert_string_equal(tell(&bench, exchanged(&bench, 2)), "GENERATION SEND_ENTERED APPLY(0)");
     assert_string_equal(versioned(&bench, ELASTIC_APPLIED, 1), "STEP_DONE(0) GOODBYE EXIT(0)");
     /* What it lacks may not come any more. */
     begin_three(&bench);

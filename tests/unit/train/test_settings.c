@@ -232,9 +232,34 @@ static void the_first_line_that_differs_is_told(void **state)
     expect_difference("", "a=1\n", " there, a=1 here");
 }
 
+static void places_have_their_form(void **state)
+{
+    static const char *const wrong[] = {"127.0.0.1:99999", "[::1", ":7", "[::1]x"};
+    static const char *const right[][2] = {{"10.0.0.1", "10.0.0.1:0"}, {"::1", "[::1]:0"},
+                                           {"[::1]", "[::1]:0"}, {"[::1]:7", "[::1]:7"},
+                                           {"host:7", "host:7"}};
+    struct settings settings;
+    char line[100], listen[100];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        (void)snprintf(line, sizeof line, "--job j --data-listen %s", wrong[i]);
+        refused(line, "--data-listen", wrong[i]);
+    }
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        (void)snprintf(line, sizeof line, "--job j --data-listen %s", right[i][0]);
+        accepted(line, &settings);
+        settings_listen(right[i][0], listen, sizeof listen);
+        assert_string_equal(listen, right[i][1]);
+    }
+    refused("--job j --coordinator nowhere", "--coordinator", "nowhere");
+    refused("--job \xff", "--job", "text");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(places_have_their_form),
         cmocka_unit_test(what_does_not_go_together_is_refused),
         cmocka_unit_test(what_goes_together_is_taken),
         cmocka_unit_test(the_optimizers_options_are_handed_on),
