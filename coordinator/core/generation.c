@@ -54,6 +54,12 @@ void generation_done(struct core *core, struct job *job)
     job_store(core, job);
 }
 
+void generation_keep(struct core *core, struct job *job)
+{
+    job->pending = PENDING_KEEP; /* what was being stored is void: it did not know better */
+    job_store(core, job);
+}
+
 /* ---- telling -------------------------------------------------------------------------------- */
 
 /* Ranks on the same node below this one. */
@@ -254,6 +260,13 @@ static void stored_form(struct core *core, struct job *job)
     tell_formed(core, job);
 }
 
+/* What waited for the store is decided now. */
+static void go_on(struct core *core, struct job *job)
+{
+    job_try(core, job);
+    finish_if_all(core, job);
+}
+
 /* ---- plans ---------------------------------------------------------------------------------- */
 
 /* The same for a plan, whose members are running or ready to. */
@@ -277,8 +290,7 @@ static void stored_plan(struct core *core, struct job *job)
     struct core_message *message;
 
     if (!plan_stands(core, job)) {
-        job_try(core, job);
-        finish_if_all(core, job);
+        go_on(core, job);
         return;
     }
     job->plan_number = job->pending_number;
@@ -317,8 +329,7 @@ void generation_retry(struct core *core, struct job *job)
         return;
     }
     job->pending = PENDING_NONE;
-    job_try(core, job);
-    finish_if_all(core, job);
+    go_on(core, job);
 }
 
 /* Those on the list may go: one message, however many they are. */
@@ -491,6 +502,8 @@ void generation_stored(struct core *core, struct job *job)
         stored_plan(core, job);
     else if (what == PENDING_DONE)
         stored_done(core, job);
+    else
+        go_on(core, job);
 }
 
 /* ---- what members say about it -------------------------------------------------------------- */

@@ -219,6 +219,7 @@ static void adopt(struct core *core, struct job *job, const struct core_message 
     job_reason(core, job, CORE_WARNING,
                core_say(core, "generation %llu was taken over from its members: the store did not "
                               "know it", (unsigned long long)job->number));
+    generation_keep(core, job);
 }
 
 /* ---- participants --------------------------------------------------------------------------- */

@@ -83,8 +83,9 @@ struct cooling {
 
 #define COOLING_NODES 16
 
-/* What waits for the store. */
-enum pending { PENDING_NONE, PENDING_FORM, PENDING_PLAN, PENDING_DONE };
+/* What waits for the store; KEEP: a generation that was taken over, so that it is known after the
+ * next restart. */
+enum pending { PENDING_NONE, PENDING_FORM, PENDING_PLAN, PENDING_DONE, PENDING_KEEP };
 
 struct job {
     bool used;
@@ -225,6 +226,7 @@ void generation_view(struct core *core, struct job *job, struct member *spare);
 void generation_stored(struct core *core, struct job *job);
 void generation_retry(struct core *core, struct job *job);
 void generation_done(struct core *core, struct job *job);
+void generation_keep(struct core *core, struct job *job);
 void job_store(struct core *core, struct job *job);
 void on_report(struct core *core, struct member *m, const struct core_message *message);
 void on_entered(struct core *core, struct member *m, const struct core_message *message);

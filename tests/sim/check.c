@@ -205,6 +205,20 @@ static void check_over(struct sim *sim, const struct wire_message *message)
     }
 }
 
+/* The newest generation was taken over from one of its members, and nothing was formed meanwhile:
+ * the coordinator knows again all that it knew, and everything is promised again. */
+static void check_adopted(struct sim *sim)
+{
+    struct sim_check *check = &sim->check;
+    struct core_job_view view;
+    if (check->unprotected && check->generation_count == check->forgotten_count &&
+        sim->coord.core != NULL && core_view_job(sim->coord.core, 0, &view) &&
+        view.generation == check->number_max && strcmp(view.state, "running") == 0) {
+        check->unprotected = false;
+        check->adopted++;
+    }
+}
+
 void sim_check_told(struct sim *sim, const struct wire_message *message)
 {
     switch (message->header.type) {
@@ -225,6 +239,7 @@ void sim_check_told(struct sim *sim, const struct wire_message *message)
     default:
         break;
     }
+    check_adopted(sim);
 }
 
 void sim_check_said(struct sim *sim, uint32_t conn, const struct wire_message *message)
@@ -377,6 +392,7 @@ void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text
 void sim_check_forgotten(struct sim *sim)
 {
     sim->check.unprotected = true;
+    sim->check.forgotten_count = sim->check.generation_count;
     sim->check.done_told = false;
     sim->check.finished = 0;
 }

@@ -14,9 +14,9 @@
  *  9. Barriers: whoever is told "released" had entered, and so had all others of its group; once.
  * 10. Who can finish does, with the right bits and exit code (at the end of the liveness phase).
  *
- * With an empty or older store and members that cannot re-attach, 4 to 7 cannot be promised by
- * anybody (coordinator/DESIGN.md says so); `unprotected` counts such moments, and 1 to 3 hold all
- * the same. */
+ * With an empty or older store 4 to 7 cannot be promised by anybody (coordinator/DESIGN.md says so)
+ * until a member of the newest generation has come back, and never again when another was formed
+ * before that; `unprotected` is such a time, and 1 to 3 hold all the same. */
 #ifndef SIM_CHECK_H
 #define SIM_CHECK_H
 
@@ -58,6 +58,8 @@ struct sim_check {
     bool done_told;          /* that the job is done, and the store has not forgotten it since */
     bool done_once;          /* it was told, perhaps by a store that went back afterwards */
     bool unprotected;        /* the store lies and members cannot say so: 4 to 7 are off */
+    uint32_t forgotten_count; /* generations when that began */
+    uint32_t adopted;        /* times that it ended again, because a member said so */
     uint32_t finished;       /* processes that exited 0 with all steps applied */
     uint64_t lost_told;      /* losses announced */
     bool job_failed;         /* the restart budget was spent */
