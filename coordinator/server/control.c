@@ -5,12 +5,14 @@
  *   3. Who finds all slots taken waits until one is free. */
 #include "server/control.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define CLIENTS_MAX 16
@@ -33,6 +35,7 @@ struct control {
     control_request_cb request_cb;
     void *owner;
     char path[PATH_BYTES];
+    struct stat made; /* the file at path, when it was made */
     uint32_t handles; /* listener and clients that are not closed */
     bool waits;       /* a connection found no slot; libuv brings no other before it is taken */
     bool stopping;
@@ -234,12 +237,89 @@ static void on_listener_closed(uv_handle_t *handle)
     handle_closed(handle->data);
 }
 
+/* ---- the socket file ------------------------------------------------------------------------ */
+
+/* NULL when a socket can be made there: nothing is, or what an ended coordinator left, which is
+ * removed. Else why not: what is there is somebody's. */
+static const char *path_clear(const struct sockaddr_un *address)
+{
+    struct stat there;
+    int fd, status;
+
+    if (lstat(address->sun_path, &there) != 0)
+        return NULL; /* what else may be wrong with it, bind tells */
+    if (!S_ISSOCK(there.st_mode))
+        return "something that is no socket is there; it was left alone";
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return strerror(errno);
+    status = connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 ? 0 : errno;
+    (void)close(fd);
+    if (status == 0 || status == EAGAIN)
+        return "somebody listens on it already; a coordinator needs one of its own";
+    if (status != ECONNREFUSED)
+        return strerror(status);
+    return unlink(address->sun_path) == 0 ? NULL : strerror(errno);
+}
+
+/* A bound descriptor, for the coordinator's user alone; -1 with the reason. libuv would remove the
+ * file by its name alone when it closes a pipe that it has bound. */
+static int path_bind(struct control *control, const char **why)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    mode_t old_mask;
+    int fd, status;
+
+    memcpy(address.sun_path, control->path, strlen(control->path) + 1);
+    *why = path_clear(&address);
+    if (*why != NULL)
+        return -1;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    old_mask = umask(0177);
+    status = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)&address, sizeof address);
+    *why = strerror(errno);
+    (void)umask(old_mask);
+    if (status == 0 && lstat(control->path, &control->made) == 0)
+        return fd;
+    if (fd >= 0)
+        (void)close(fd);
+    return -1;
+}
+
+/* Only what it made itself: the path may have become another's. */
+static void path_leave(const struct control *control)
+{
+    struct stat there;
+
+    if (lstat(control->path, &there) == 0 && there.st_dev == control->made.st_dev &&
+        there.st_ino == control->made.st_ino)
+        (void)unlink(control->path);
+}
+
+static int control_listen(struct control *control, const char **why)
+{
+    int fd = path_bind(control, why), status;
+
+    if (fd < 0)
+        return UV_EADDRINUSE;
+    status = uv_pipe_open(&control->listener, fd);
+    if (status != 0)
+        (void)close(fd);
+    else
+        status = uv_listen((uv_stream_t *)&control->listener, 16, on_connection);
+    if (status != 0) {
+        *why = uv_strerror(status);
+        path_leave(control);
+    }
+    return status;
+}
+
 int control_start(struct control **out, uv_loop_t *loop, const char *path,
                   control_request_cb request_cb, void *owner, char *error, size_t error_bytes)
 {
     struct control *control = calloc(1, sizeof *control);
-    mode_t old_mask;
-    int status;
+    const char *why = "its path is too long";
+    int status = UV_ENAMETOOLONG;
 
     *out = NULL;
     if (control == NULL) {
@@ -252,15 +332,10 @@ int control_start(struct control **out, uv_loop_t *loop, const char *path,
     (void)uv_pipe_init(loop, &control->listener, 0);
     control->listener.data = control;
     control->handles = 1;
-    (void)unlink(path);
-    old_mask = umask(0177);
-    status = strlen(path) < sizeof control->path ? uv_pipe_bind(&control->listener, path)
-                                                 : UV_ENAMETOOLONG;
-    (void)umask(old_mask);
-    if (status == 0)
-        status = uv_listen((uv_stream_t *)&control->listener, 16, on_connection);
+    if (strlen(path) < sizeof control->path)
+        status = control_listen(control, &why);
     if (status != 0) {
-        (void)snprintf(error, error_bytes, "control socket %s: %s", path, uv_strerror(status));
+        (void)snprintf(error, error_bytes, "control socket %s: %s", path, why);
         uv_close((uv_handle_t *)&control->listener, on_listener_closed);
         return status;
     }
@@ -273,7 +348,7 @@ void control_stop(struct control *control)
     if (control == NULL)
         return;
     control->stopping = true;
-    (void)unlink(control->path);
+    path_leave(control);
     for (size_t i = 0; i < CLIENTS_MAX; i++)
         if (control->clients[i].used)
             client_close(&control->clients[i]);

@@ -27,14 +27,15 @@ struct control_request {
 typedef void (*control_request_cb)(void *owner, uint64_t ticket,
                                    const struct control_request *request);
 
-/* 0, or a negative libuv error with a sentence. A stale socket file is replaced. */
+/* 0, or a negative libuv error with a sentence. A socket at this path is replaced when nobody
+ * listens on it; anything else is left alone, and is an error. */
 int control_start(struct control **control, uv_loop_t *loop, const char *path,
                   control_request_cb request_cb, void *owner, char *error, size_t error_bytes);
 
 /* A ticket whose connection is gone does nothing. */
 void control_answer(struct control *control, uint64_t ticket, bool ok, const char *text);
 
-/* Removes the socket file. The loop must run once more. */
+/* Removes the socket file, if it is still the one that was made. The loop must run once more. */
 void control_stop(struct control *control);
 
 #endif

@@ -411,6 +411,25 @@ def a_port_that_is_taken_is_69(cluster):
 
 
 @test
+def what_lies_at_the_path_of_the_control_socket_is_left_alone(cluster):
+    """A file, and the socket of a coordinator that serves; but not what an ended one left."""
+    letter, own = cluster.path("letter"), ("--state", cluster.path("other"))
+    with open(letter, "w") as f:
+        f.write("kept")
+    refused(cluster, 69, letter, "no socket", options=("--control", letter, *own))
+    with open(letter) as f:
+        expect(f.read() == "kept", "the file was changed")
+    taken = cluster.path("state/control.sock")
+    first = cluster.coordinator()
+    refused(cluster, 69, taken, "listens", options=("--control", taken, *own))
+    answers_why(cluster)
+    first.kill()
+    first.wait()
+    cluster.coordinator()
+    answers_why(cluster)
+
+
+@test
 def state_that_is_not_ours_is_named(cluster):
     cluster.coordinator()
     refused(cluster, 69, cluster.path("state"), options=("--state", cluster.path("state")))  # locked
@@ -503,6 +522,12 @@ def answers(client, count):
     return [json.loads(line) for line in said.splitlines()]
 
 
+def answers_why(cluster):
+    with control(cluster) as client:
+        client.sendall(b'{"command":"why"}\n')
+        expect("no job" in answers(client, 1)[0]["text"], "why was not answered")
+
+
 @test
 def a_pipeline_of_commands_is_answered(cluster):
     """Many lines in one write, by more than one client: one answer each, in order."""
@@ -525,9 +550,7 @@ def a_crowd_at_the_control_socket_is_served_in_turn(cluster):
     for client in crowd:
         expect(answers(client, 1)[0]["ok"] is False, "there is no job, and why had an answer")
         client.close()
-    late = control(cluster)
-    late.sendall(b'{"command":"why"}\n')
-    expect("no job" in answers(late, 1)[0]["text"], "the last client")
+    answers_why(cluster)
 
 
 class Skip(Exception):
