@@ -1,8 +1,12 @@
 /* Invariants
- *   1. A client is idle or waits for one answer; lines that come meanwhile stay in its buffer.
+ *   1. A client reads, asks, or is answered; only one that reads is read from, so that what it may
+ *      say meanwhile stays in its socket. Its buffer then holds no whole line.
  *   2. ticket = slot + serial << 32; the serial of a slot grows with each request, so an answer is
  *      given at most once and never to somebody else.
- *   3. Who finds all slots taken waits until one is free. */
+ *   3. Who finds all slots taken waits until one is free, and one is within CONTROL_IDLE_MS, unless
+ *      all wait for the runtime.
+ *   4. Nothing is asked from inside control_answer(): the next line is taken when the answer has
+ *      left. */
 #include "server/control.h"
 
 #include <errno.h>
@@ -19,15 +23,23 @@
 #define LINE_BYTES  4096
 #define PATH_BYTES  108
 
+enum client_state {
+    CLIENT_FREE,
+    CLIENT_READS,    /* its line is waited for */
+    CLIENT_ASKS,     /* the runtime has its request */
+    CLIENT_ANSWERED, /* the answer leaves */
+    CLIENT_CLOSING,  /* until the close callback */
+};
+
 struct client {
     uv_pipe_t pipe;
     struct control *control;
     char line[LINE_BYTES];
     size_t length;     /* bytes in line */
+    uint64_t since_us; /* loop time at which it came to its state */
     uint32_t serial;   /* of the request that is under way */
-    bool used;         /* slot taken, until the close callback */
-    bool open;
-    bool waiting;      /* a request is under way */
+    enum client_state state;
+    bool last;         /* it is closed when its answer has left */
 };
 
 struct control {
@@ -47,20 +59,27 @@ struct answer {
     char text[];
 };
 
+static void take_connection(struct control *control);
+static void take_lines(struct client *client);
+
 static void handle_closed(struct control *control)
 {
     if (--control->handles == 0)
         free(control);
 }
 
-static void take_connection(struct control *control);
+static void client_enter(struct client *client, enum client_state state)
+{
+    client->state = state;
+    client->since_us = uv_now(client->pipe.loop) * 1000;
+}
 
 static void on_client_closed(uv_handle_t *handle)
 {
     struct client *client = handle->data;
     struct control *control = client->control;
 
-    client->used = false;
+    client->state = CLIENT_FREE;
     if (control->waits && !control->stopping)
         take_connection(control);
     handle_closed(control);
@@ -68,19 +87,28 @@ static void on_client_closed(uv_handle_t *handle)
 
 static void client_close(struct client *client)
 {
-    if (!client->open)
+    if (client->state == CLIENT_FREE || client->state == CLIENT_CLOSING)
         return;
-    client->open = false;
+    client_enter(client, CLIENT_CLOSING);
     uv_close((uv_handle_t *)&client->pipe, on_client_closed);
 }
 
 static void on_written(uv_write_t *request, int status)
 {
-    (void)status;
-    free(request->data);
+    struct client *client = request->data;
+
+    free(request); /* the answer's first member */
+    if (client->state != CLIENT_ANSWERED)
+        return;
+    client_enter(client, CLIENT_READS);
+    if (status < 0 || client->last)
+        client_close(client);
+    else
+        take_lines(client);
 }
 
-static void client_write(struct client *client, bool ok, const char *text)
+/* {"ok":..,"text":..} and a line feed; NULL: no memory. */
+static struct answer *answer_new(bool ok, const char *text, size_t *bytes)
 {
     json_t *object = json_pack("{s:b, s:s}", "ok", (int)ok, "text", text);
     char *line = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
@@ -88,17 +116,40 @@ static void client_write(struct client *client, bool ok, const char *text)
     struct answer *answer = line != NULL ? malloc(sizeof *answer + length + 1) : NULL;
 
     if (answer != NULL) {
-        uv_buf_t buffer;
-
         memcpy(answer->text, line, length);
         answer->text[length] = '\n';
-        answer->request.data = answer;
-        buffer = uv_buf_init(answer->text, (unsigned)length + 1);
-        if (uv_write(&answer->request, (uv_stream_t *)&client->pipe, &buffer, 1, on_written) != 0)
-            free(answer);
+        *bytes = length + 1;
     }
     free(line);
     json_decref(object);
+    return answer;
+}
+
+static void client_answer(struct client *client, bool ok, const char *text)
+{
+    size_t bytes = 0;
+    struct answer *answer = answer_new(ok, text, &bytes);
+    uv_buf_t buffer;
+
+    if (answer == NULL) {
+        client_close(client);
+        return;
+    }
+    client_enter(client, CLIENT_ANSWERED);
+    (void)uv_read_stop((uv_stream_t *)&client->pipe);
+    answer->request.data = client;
+    buffer = uv_buf_init(answer->text, (unsigned)bytes);
+    if (uv_write(&answer->request, (uv_stream_t *)&client->pipe, &buffer, 1, on_written) != 0) {
+        free(answer);
+        client_close(client);
+    }
+}
+
+/* The last that it is told. */
+static void client_dismiss(struct client *client, const char *text)
+{
+    client->last = true;
+    client_answer(client, false, text);
 }
 
 static const char *member(json_t *object, const char *key)
@@ -124,7 +175,8 @@ static void take_request(struct client *client, json_t *object)
         request.peer_pid = (uint32_t)who.pid;
     }
     client->serial++;
-    client->waiting = true;
+    client_enter(client, CLIENT_ASKS);
+    (void)uv_read_stop((uv_stream_t *)&client->pipe);
     control->request_cb(control->owner,
                         (uint64_t)client->serial << 32 |
                             (uint64_t)(client - control->clients),
@@ -134,31 +186,12 @@ static void take_request(struct client *client, json_t *object)
 static void take_object(struct client *client, json_t *object)
 {
     if (!json_is_object(object))
-        client_write(client, false, "expected one JSON object in a line");
+        client_answer(client, false, "expected one JSON object in a line");
     else if (member(object, "command")[0] == '\0')
-        client_write(client, false, "the object has no \"command\"");
+        client_answer(client, false, "the object has no \"command\"");
     else
         take_request(client, object);
     json_decref(object);
-}
-
-/* Whole lines in the buffer, until one is under way. */
-static void take_lines(struct client *client)
-{
-    while (client->open && !client->waiting) {
-        char *end = memchr(client->line, '\n', client->length);
-        size_t length;
-        json_t *object;
-
-        if (end == NULL)
-            break;
-        length = (size_t)(end - client->line);
-        object = json_loadb(client->line, length, JSON_REJECT_DUPLICATES, NULL);
-        /* The line is taken out before it is answered: an answer at once comes back here. */
-        client->length -= length + 1;
-        memmove(client->line, end + 1, client->length);
-        take_object(client, object);
-    }
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
@@ -174,8 +207,6 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
     struct client *client = stream->data;
 
     (void)buffer;
-    if (count == UV_ENOBUFS)
-        client_write(client, false, "a line longer than 4096 bytes");
     if (count < 0) {
         client_close(client);
         return;
@@ -184,10 +215,34 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
     take_lines(client);
 }
 
+/* The next whole line in the buffer, or on with reading until there is one. */
+static void take_lines(struct client *client)
+{
+    char *end = memchr(client->line, '\n', client->length);
+    size_t length = end != NULL ? (size_t)(end - client->line) : 0;
+    json_t *object;
+
+    if (end == NULL && client->length == LINE_BYTES) {
+        client_dismiss(client, "a line longer than 4096 bytes");
+        return;
+    }
+    if (end == NULL) {
+        int status = uv_read_start((uv_stream_t *)&client->pipe, on_alloc, on_read);
+
+        if (status != 0 && status != UV_EALREADY)
+            client_close(client);
+        return;
+    }
+    object = json_loadb(client->line, length, JSON_REJECT_DUPLICATES, NULL);
+    client->length -= length + 1;
+    memmove(client->line, end + 1, client->length);
+    take_object(client, object);
+}
+
 static struct client *client_take(struct control *control)
 {
     for (size_t i = 0; i < CLIENTS_MAX; i++)
-        if (!control->clients[i].used)
+        if (control->clients[i].state == CLIENT_FREE)
             return &control->clients[i];
     return NULL;
 }
@@ -203,13 +258,14 @@ static void take_connection(struct control *control)
     (void)uv_pipe_init(listener->loop, &client->pipe, 0); /* cannot fail on Unix */
     client->pipe.data = client;
     client->control = control;
-    client->used = client->open = true;
-    client->waiting = false;
     client->length = 0;
+    client->last = false;
+    client_enter(client, CLIENT_READS);
     control->handles++;
-    if (uv_accept(listener, (uv_stream_t *)&client->pipe) != 0 ||
-        uv_read_start((uv_stream_t *)&client->pipe, on_alloc, on_read) != 0)
+    if (uv_accept(listener, (uv_stream_t *)&client->pipe) != 0)
         client_close(client);
+    else
+        take_lines(client);
 }
 
 static void on_connection(uv_stream_t *listener, int status)
@@ -225,11 +281,22 @@ void control_answer(struct control *control, uint64_t ticket, bool ok, const cha
     if ((uint32_t)ticket >= CLIENTS_MAX)
         return;
     client = &control->clients[(uint32_t)ticket];
-    if (!client->open || !client->waiting || client->serial != (uint32_t)(ticket >> 32))
-        return;
-    client->waiting = false;
-    client_write(client, ok, text);
-    take_lines(client);
+    if (client->state == CLIENT_ASKS && client->serial == (uint32_t)(ticket >> 32))
+        client_answer(client, ok, text);
+}
+
+void control_judge(struct control *control, uint64_t now_us)
+{
+    for (size_t i = 0; i < CLIENTS_MAX; i++) {
+        struct client *client = &control->clients[i];
+
+        if (now_us <= client->since_us + CONTROL_IDLE_MS * 1000ull)
+            continue;
+        if (client->state == CLIENT_READS)
+            client_dismiss(client, "no whole line came in time");
+        else if (client->state == CLIENT_ANSWERED)
+            client_close(client);
+    }
 }
 
 static void on_listener_closed(uv_handle_t *handle)
@@ -350,7 +417,6 @@ void control_stop(struct control *control)
     control->stopping = true;
     path_leave(control);
     for (size_t i = 0; i < CLIENTS_MAX; i++)
-        if (control->clients[i].used)
-            client_close(&control->clients[i]);
+        client_close(&control->clients[i]);
     uv_close((uv_handle_t *)&control->listener, on_listener_closed);
 }

@@ -1,7 +1,7 @@
 /* Invariants
- *   1. The core is stepped from one place, step(), and never from inside another step: what could
- *      come back while actions are carried out (an operator's next line, a store that fails at
- *      once) is kept and stepped afterwards.
+ *   1. The core is stepped from one place, step(), and never from inside another step: what comes
+ *      back while actions are carried out (a store that fails at once) is kept and stepped
+ *      afterwards.
  *   2. Deadlines are judged after a poll: the timer only marks a tick as due and keeps the loop
  *      from sleeping; the check handle, which libuv runs after it has read the sockets, makes it.
  *      Otherwise a daemon that was stopped would judge its members before it reads what they sent
@@ -33,12 +33,6 @@
 #define KEPT_MAX     32
 #define SPARE_FILES  64 /* descriptors that are not members' connections */
 
-/* An event that came while another one was being worked on. */
-struct kept {
-    struct core_event event;
-    char job[128], target[128];
-};
-
 struct runtime {
     uv_loop_t *loop;
     uv_timer_t timer;
@@ -60,7 +54,7 @@ struct runtime {
     struct adapt_scratch scratch;
     uint8_t random[RANDOM_BYTES];
     size_t random_used;
-    struct kept kept[KEPT_MAX];
+    struct core_event kept[KEPT_MAX]; /* came while another event was being worked on */
     uint32_t kept_count;
 };
 
@@ -145,20 +139,17 @@ static void step(struct runtime *rt, struct core_event *event)
         return;
     if (rt->stepping) {
         assert(rt->kept_count < KEPT_MAX);
-        rt->kept[rt->kept_count++].event = *event;
+        rt->kept[rt->kept_count++] = *event;
         return;
     }
     rt->stepping = true;
     step_once(rt, event);
     while (rt->kept_count > 0) {
-        struct kept next = rt->kept[0];
+        struct core_event next = rt->kept[0];
 
-        /* Its place is free before it is stepped: an operator's answer brings his next line. */
         rt->kept_count--;
         memmove(&rt->kept[0], &rt->kept[1], rt->kept_count * sizeof next);
-        next.event.job = next.job;
-        next.event.target = next.target;
-        step_once(rt, &next.event);
+        step_once(rt, &next);
     }
     rt->stepping = false;
 }
@@ -278,12 +269,6 @@ static void on_control(void *owner, uint64_t ticket, const struct control_reques
     (void)snprintf(text, sizeof text, "operator (uid %u, pid %u): %s %s", request->peer_uid,
                    request->peer_pid, request->command, request->target);
     log_line(rt->log, LOG_INFO_LEVEL, request->job, text);
-    if (rt->stepping && rt->kept_count < KEPT_MAX) {
-        struct kept *kept = &rt->kept[rt->kept_count];
-
-        (void)snprintf(kept->job, sizeof kept->job, "%s", request->job);
-        (void)snprintf(kept->target, sizeof kept->target, "%s", request->target);
-    }
     step(rt, &event);
 }
 
@@ -323,6 +308,7 @@ static void on_check(uv_check_t *check)
     rt->tick_due = false;
     (void)uv_idle_stop(&rt->idle);
     conns_judge(rt->conns, uv_now(rt->loop) * 1000);
+    control_judge(rt->control, uv_now(rt->loop) * 1000);
     step(rt, &event);
     broken = core_check(rt->core, &sentence);
     if (broken != 0) {

@@ -553,6 +553,24 @@ def a_crowd_at_the_control_socket_is_served_in_turn(cluster):
     answers_why(cluster)
 
 
+@test
+def silent_clients_of_the_control_socket_give_up_their_places(cluster):
+    """As many as are served at a time: some say nothing, some half a line, some never read their answers."""
+    cluster.coordinator()
+    crowd = [control(cluster) for _ in range(16)]
+    for index, client in enumerate(crowd):
+        if index % 3 == 1:
+            client.sendall(b'{"command":')
+        elif index % 3 == 2:
+            client.setblocking(False)
+            try:
+                while True:
+                    client.sendall(b'{"command":"no"}\n' * 100)
+            except BlockingIOError:
+                pass
+    answers_why(cluster)
+
+
 class Skip(Exception):
     """Why this cannot be tried here."""
 

@@ -101,7 +101,7 @@ static const char *hear(struct rig *rig, int fd)
 
     turn(rig);
     got = recv(fd, text, sizeof text - 1, 0);
-    if (got == 0)
+    if (got == 0 || (got < 0 && errno == ECONNRESET))
         return "(end)";
     text[got > 0 ? got : 0] = '\0';
     return text;
@@ -226,6 +226,137 @@ static void a_path_that_cannot_be_is_named(void **state)
     rig_end(&rig);
 }
 
+/* ---- lines and answers ---------------------------------------------------------------------- */
+
+static unsigned lines_in(const char *text)
+{
+    unsigned count = 0;
+
+    for (; *text != '\0'; text++)
+        count += *text == '\n';
+    return count;
+}
+
+/* One is worked on at a time, in order, also when they are more than the line buffer holds. */
+static void lines_are_answered_in_turn(void **state)
+{
+    char line[64], expected[96];
+    struct rig rig;
+    int client;
+
+    (void)state;
+    rig_init(&rig);
+    rig.silent = true;
+    assert_int_equal(rig_start(&rig), 0);
+    client = dial(&rig);
+    for (unsigned i = 0; i < 200; i++) {
+        (void)snprintf(line, sizeof line, "{\"command\":\"x\",\"target\":\"%u\"}\n", i);
+        say(client, line);
+    }
+    for (unsigned i = 0; i < 200; i++) {
+        (void)snprintf(expected, sizeof expected, "{\"ok\":true,\"text\":\"%u\"}\n", i);
+        assert_string_equal(hear(&rig, client), "");
+        assert_int_equal(rig.requests, i + 1);
+        control_answer(rig.control, rig.ticket, true, rig.target);
+        assert_string_equal(hear(&rig, client), expected);
+    }
+    control_answer(rig.control, rig.ticket, true, "twice");
+    assert_string_equal(hear(&rig, client), "");
+    (void)close(client);
+    rig_end(&rig);
+}
+
+static void what_is_no_request_is_told(void **state)
+{
+    char line[5000];
+    struct rig rig;
+    int client;
+
+    (void)state;
+    rig_init(&rig);
+    assert_int_equal(rig_start(&rig), 0);
+    client = dial(&rig);
+    say(client, "[]\nnonsense\n{}\n");
+    assert_int_equal(lines_in(hear(&rig, client)), 3);
+    assert_int_equal(rig.requests, 0);
+    memset(line, 'x', sizeof line);
+    line[sizeof line - 1] = '\0';
+    say(client, line);
+    assert_non_null(strstr(hear(&rig, client), "longer than 4096"));
+    assert_string_equal(hear(&rig, client), "(end)");
+    (void)close(client);
+    rig_end(&rig);
+}
+
+static void judge_after(struct rig *rig, uint64_t ms)
+{
+    uv_update_time(&rig->loop);
+    control_judge(rig->control, (uv_now(&rig->loop) + ms) * 1000);
+    turn(rig);
+}
+
+/* All places are taken by clients that say nothing, or half a line: in time they make room, and are
+ * told why; one that waits for its answer is not hurried. */
+static void who_is_silent_makes_room(void **state)
+{
+    int silent[PLACES], late;
+    struct rig rig;
+
+    (void)state;
+    rig_init(&rig);
+    rig.silent = true;
+    assert_int_equal(rig_start(&rig), 0);
+    for (int i = 0; i < PLACES; i++)
+        silent[i] = dial(&rig);
+    say(silent[0], "{\"command\":\"x\",\"target\":\"patient\"}\n");
+    say(silent[1], "{\"command\":");
+    late = dial(&rig);
+    say(late, "{\"command\":\"x\",\"target\":\"late\"}\n");
+    turn(&rig);
+    judge_after(&rig, CONTROL_IDLE_MS - 1000);
+    assert_string_equal(rig.target, "patient");
+    judge_after(&rig, CONTROL_IDLE_MS + 1);
+    assert_string_equal(rig.target, "late");
+    control_answer(rig.control, rig.ticket, true, "served");
+    assert_string_equal(hear(&rig, late), "{\"ok\":true,\"text\":\"served\"}\n");
+    for (int i = 1; i < PLACES; i++) {
+        assert_non_null(strstr(hear(&rig, silent[i]), "in time"));
+        assert_string_equal(hear(&rig, silent[i]), "(end)");
+        (void)close(silent[i]);
+    }
+    control_answer(rig.control, 0 | (uint64_t)1 << 32, true, "at last");
+    assert_string_equal(hear(&rig, silent[0]), "{\"ok\":true,\"text\":\"at last\"}\n");
+    (void)close(silent[0]);
+    (void)close(late);
+    rig_end(&rig);
+}
+
+/* Commands without end whose answers nobody reads: one answer waits, the rest is not read. */
+static void who_does_not_read_is_closed(void **state)
+{
+    static const char line[] = "{\"command\":\"x\",\"target\":\"t\"}\n";
+    struct rig rig;
+    ssize_t sent;
+    int client;
+
+    (void)state;
+    rig_init(&rig);
+    assert_int_equal(rig_start(&rig), 0);
+    client = dial(&rig);
+    do {
+        sent = send(client, line, sizeof line - 1, MSG_NOSIGNAL);
+        turn(&rig);
+    } while (sent > 0);
+    assert_true(errno == EAGAIN);
+    judge_after(&rig, CONTROL_IDLE_MS + 1);
+    do
+        sent = send(client, line, sizeof line - 1, MSG_NOSIGNAL);
+    while (sent > 0);
+    assert_true(errno == EPIPE || errno == ECONNRESET);
+    (void)close(client);
+    rig_end(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +365,10 @@ int main(void)
         cmocka_unit_test(a_stale_socket_is_replaced),
         cmocka_unit_test(only_its_own_socket_is_removed),
         cmocka_unit_test(a_path_that_cannot_be_is_named),
+        cmocka_unit_test(lines_are_answered_in_turn),
+        cmocka_unit_test(what_is_no_request_is_told),
+        cmocka_unit_test(who_is_silent_makes_room),
+        cmocka_unit_test(who_does_not_read_is_closed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
