@@ -17,6 +17,7 @@
 #include "server/conn.h"
 #include "server/control.h"
 #include "server/http.h"
+#include "server/notice.h"
 #include "server/probe.h"
 #include "server/status.h"
 #include "server/store.h"
@@ -41,7 +42,9 @@ struct runtime {
     bool tick_due;
     bool stepping;
     bool stopping;
+    bool greeting;          /* the event that is stepped is a HELLO */
     const struct log *log;
+    struct notices notices;
     struct core *core;
     void *core_memory;
     struct core_actions actions;
@@ -84,6 +87,15 @@ static void send_message(struct runtime *rt, const struct core_action *action)
 
 static void on_probed(void *owner, uint64_t tag, enum probe_result result);
 
+/* Who is refused can come again at once: such lines have a limit. */
+static void log_action(struct runtime *rt, const struct core_action *action)
+{
+    if (rt->greeting && action->level == CORE_WARNING)
+        notice_refusal(&rt->notices, clock_monotonic_us(), action->job, action->text);
+    else
+        log_line(rt->log, (enum log_level)action->level, action->job, action->text);
+}
+
 static void carry_out(struct runtime *rt, const struct core_action *action)
 {
     switch (action->type) {
@@ -103,7 +115,7 @@ static void carry_out(struct runtime *rt, const struct core_action *action)
         (void)probe_start(rt->loop, action->text, on_probed, rt, action->probe);
         break;
     case CORE_ACTION_LOG:
-        log_line(rt->log, (enum log_level)action->level, action->job, action->text);
+        log_action(rt, action);
         break;
     case CORE_ACTION_ANSWER:
         control_answer(rt->control, action->ticket, action->ok, action->text);
@@ -173,6 +185,18 @@ static struct core_id digest(const wire_id *secret)
     return id;
 }
 
+/* A sentence for both ends: what is wrong with the body, and where. */
+static void body_fault(uint8_t type, enum wire_error status, const struct lint_fault *fault,
+                       char *text, size_t text_bytes)
+{
+    if (status == WIRE_ERROR_LINT)
+        (void)snprintf(text, text_bytes, "%s: %s (%s.%s at byte %zu)", frame_type_name(type),
+                       lint_error_text(fault->error), fault->message, fault->field,
+                       fault->offset_bytes);
+    else
+        (void)snprintf(text, text_bytes, "%s: %s", frame_type_name(type), wire_error_text(status));
+}
+
 static void on_frame(void *owner, uint64_t id, const struct frame_header *header,
                      const uint8_t *body)
 {
@@ -182,18 +206,14 @@ static void on_frame(void *owner, uint64_t id, const struct frame_header *header
     struct wire_message wire;
     struct lint_fault fault;
     struct adapt_peer peer = {.host = ""};
-    char host[CONN_ADDRESS_BYTES];
+    char host[CONN_ADDRESS_BYTES], why[400];
     enum wire_error status;
 
     wire_arena_reset(&rt->arena);
     status = wire_decode(&rt->arena, header, body, &wire, &fault);
     if (status != WIRE_OK) {
-        char text[160];
-
-        (void)snprintf(text, sizeof text, "a connection was closed: %s: %s",
-                       frame_type_name(header->type), wire_error_text(status));
-        log_line(rt->log, LOG_WARNING_LEVEL, "", text);
-        conns_close(rt->conns, id);
+        body_fault(header->type, status, &fault, why, sizeof why);
+        conns_break(rt->conns, id, why);
         return;
     }
     if (header->type == FRAME_HELLO) {
@@ -202,19 +222,40 @@ static void on_frame(void *owner, uint64_t id, const struct frame_header *header
         peer.secret = digest(&wire.hello.secret);
     }
     if (!adapt_to_core(&wire, &peer, &rt->scratch, &message)) {
-        conns_close(rt->conns, id);
+        conns_break(rt->conns, id, frame_error_text(FRAME_ERROR_STATE));
         return;
     }
     event.message = &message;
+    rt->greeting = header->type == FRAME_HELLO;
     step(rt, &event);
+    rt->greeting = false;
 }
 
-static void on_conn_closed(void *owner, uint64_t id, const char *why)
+/* Its last word, before it is closed. */
+static void on_broken(void *owner, uint64_t id, const char *peer, const char *why)
 {
+    struct runtime *rt = owner;
+    const struct wire_message refused = {
+        .header = {.type = FRAME_REFUSED},
+        .refused = {.why = WIRE_REFUSAL_PROTOCOL, .exit_code = EXIT_REFUSED, .text = why},
+    };
+    const uint8_t *frame;
+    size_t bytes;
+
+    notice_connection(&rt->notices, clock_monotonic_us(), peer, "refused", why);
+    wire_arena_reset(&rt->arena);
+    if (wire_encode(&rt->arena, &refused, &frame, &bytes) == WIRE_OK)
+        conns_send(rt->conns, &id, 1, frame, bytes);
+}
+
+static void on_conn_closed(void *owner, uint64_t id, const char *peer, const char *why)
+{
+    struct runtime *rt = owner;
     struct core_event event = {.type = CORE_EVENT_CLOSED, .conn = id};
 
-    (void)why;
-    step(owner, &event);
+    if (why[0] != '\0')
+        notice_connection(&rt->notices, clock_monotonic_us(), peer, "ended", why);
+    step(rt, &event);
 }
 
 static void on_stored(void *owner, uint64_t lsn, const char *failure)
@@ -311,12 +352,9 @@ static void on_check(uv_check_t *check)
     control_judge(rt->control, uv_now(rt->loop) * 1000);
     step(rt, &event);
     broken = core_check(rt->core, &sentence);
-    if (broken != 0) {
-        char text[256];
-
-        (void)snprintf(text, sizeof text, "invariant %d is broken: %s", broken, sentence);
-        log_line(rt->log, LOG_ERROR_LEVEL, "", text);
-    }
+    if (broken != 0)
+        notice_broken(&rt->notices, clock_monotonic_us(), broken, sentence);
+    notices_tick(&rt->notices, clock_monotonic_us());
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -377,7 +415,8 @@ static int open_store(struct runtime *rt, const struct settings *settings, struc
 
 static int open_members(struct runtime *rt, const struct settings *settings, struct error *error)
 {
-    static const struct conn_events events = {on_opened, on_frame, on_conn_closed};
+    static const struct conn_events events = {on_opened, on_frame, on_broken,
+                                              on_conn_closed};
     struct sockaddr_storage address;
     struct conn_limits limits;
     char why[200];
@@ -434,6 +473,7 @@ int runtime_open(struct runtime **out, uv_loop_t *loop, const struct settings *s
         return error_set(error, EXIT_UNAVAILABLE, "out of memory");
     rt->loop = loop;
     rt->log = log;
+    notices_init(&rt->notices, log);
     rt->random_used = RANDOM_BYTES;
     start_ticks(rt);
     status = open_core(rt, settings, error);

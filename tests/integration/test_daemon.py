@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
+import urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "py"))
@@ -315,6 +316,122 @@ def a_frame_that_stops_anywhere_is_shown_out(cluster):
             pass
         except TimeoutError:
             raise Failure(f"a member that stopped after {length} bytes of a frame was left open") from None
+        member.close()
+
+
+def log_of(cluster, process="coordinator"):
+    with open(cluster.path(process + ".err"), errors="replace") as f:
+        return f.read()
+
+
+def last_words(stranger):
+    """What it hears before the end: the body of REFUSED, {} for nothing."""
+    stranger.settimeout(20)
+    said, kind, body = {}, 0, {}
+    try:
+        while True:
+            kind, body = wire.read_frame(stranger)
+            if kind == wire.REFUSED:
+                said = body
+    except (wire.ProtocolError, ConnectionResetError):
+        stranger.close()
+    return said
+
+
+PROTOCOL = 9  # a reason of REFUSED
+
+
+@test
+def who_breaks_the_protocol_is_told_what(cluster):
+    """With REFUSED where frames are spoken at all, and in the log with the address, both in words."""
+    cluster.coordinator()
+    hello, one = greeting(0)[wire.HEADER.size:], wire.field
+
+    def head(kind, body=b"", version=1, flags=0, size=None):
+        return wire.HEADER.pack(wire.MAGIC, version, kind, flags, len(body) if size is None else size, 0, 0, 0) + body
+    cases = (
+        ("version", head(wire.HELLO, hello, version=7)), ("unknown type", head(99)),
+        ("this point", head(wire.BEAT, one(1, 1) + one(2, 2))), ("flags", head(wire.HELLO, hello, flags=4)),
+        ("longer", head(wire.HELLO, size=9000)), ("Hello.member_id", head(wire.HELLO, one(1, 1) + one(4, b"short"))),
+        ("control characters (Hello.node", head(wire.HELLO, one(1, 1) + one(3, "j") + one(8, "a\nb"))),
+        ("Hello.?", head(wire.HELLO, one(31, 1))),
+        ("this point", greeting(1) + head(wire.WELCOME)), ("this point", greeting(2) + greeting(2)),
+        ("Beat.phase", greeting(3) + head(wire.BEAT, one(1, 1) + one(2, 99))),
+    )
+    for word, content in cases:
+        stranger = dial(cluster)
+        mine = "{}:{}".format(*stranger.getsockname())
+        stranger.sendall(content)
+        said = last_words(stranger)
+        text = said.get(3, b"").decode()
+        expect(said.get(1) == PROTOCOL and said.get(2) == 77 and word in text, f"expected '{word}': {said}")
+        line = next((x for x in log_of(cluster).split("\n") if mine in x), "")
+        if cases.index((word, content)) < 10:  # so many lines pass at once
+            expect(text in line, f"'{text}' of {mine} is not in the log: {line}")
+    stranger = dial(cluster)
+    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    expect(last_words(stranger) == {}, "who does not speak frames was answered in one")
+
+
+@test
+def a_flood_of_strangers_does_not_flood_the_log(cluster):
+    """Broken frames, and well-formed HELLOs that are refused: some lines, and how many there were."""
+    cluster.coordinator()
+    count = 1000
+    first = dial(cluster)
+    first.sendall(greeting(0, of=2))
+    wire.read_frame(first)
+    for content in (b"GET / HTTP/1.1\r\n\r\n", greeting(0, of=3)):
+        for _ in range(count):
+            stranger = dial(cluster)
+            stranger.sendall(content)
+            stranger.close()
+    cluster.wait(lambda: log_of(cluster).count(" more ") >= 2, "the number of those that were not told", 40)
+    lines = log_of(cluster).split("\n")
+    expect(len(lines) < 200, f"{len(lines)} lines for {2 * count} strangers")
+    first.close()
+
+
+def metric(cluster, name):
+    with urllib.request.urlopen(f"http://{cluster.http}/metrics", timeout=20) as page:
+        return next(float(line.split()[-1]) for line in page.read().decode().splitlines()
+                    if line.split(" ")[0].split("{")[0] == name)
+
+
+@test
+def members_that_flood_are_read_at_a_rate(cluster):
+    """Beats and barriers without pause, all of them valid: nobody is closed for it, and nobody else notices."""
+    rate, seconds = 1000, 4  # conn_limits.frames_per_s
+    cluster.coordinator()
+    good = Load(cluster, "good", 20, 0, "--job", "good", "--of", "20")
+    good.say("join")
+    good.wait("joined")
+    kinds = (wire.frame(wire.BEAT, wire.field(1, 1) + wire.field(2, wire.PHASE_WAITING)),
+             wire.frame(wire.BARRIER_ENTER, wire.field(1, "b") + wire.field(2, 1)))
+    flood = {dial(cluster): kinds[i % 2] * 500 for i in range(4)}
+    for index, member in enumerate(flood):
+        member.sendall(greeting(index))
+        member.setblocking(False)
+    began, before, at = time.monotonic(), metric(cluster, "muster_frames_received_total"), dict.fromkeys(flood, 0)
+    while time.monotonic() < began + seconds:
+        for member, content in flood.items():
+            try:
+                at[member] = (at[member] + member.send(content[at[member]:])) % len(content)
+            except BlockingIOError:
+                pass
+            try:
+                expect(member.recv(65536) != b"", "a member that floods was closed")
+            except BlockingIOError:
+                pass
+        time.sleep(0.001)
+    good.say("barrier beside-them")
+    good.wait("released", 30)
+    check_barriers([good], 20, 1)
+    took = metric(cluster, "muster_frames_received_total") - before
+    most = len(flood) * rate * (1 + time.monotonic() - began) + 20 * 2 * (time.monotonic() - began) + 500
+    expect(took < most, f"{took:.0f} frames were taken in {time.monotonic() - began:.1f} s, at most {most:.0f}")
+    expect(took > rate * seconds, f"only {took:.0f} frames were taken: nobody flooded")
+    for member in flood:
         member.close()
 
 
