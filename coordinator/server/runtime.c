@@ -438,11 +438,13 @@ static int open_members(struct runtime *rt, const struct settings *settings, str
 static int open_doors(struct runtime *rt, const struct settings *settings, struct error *error)
 {
     struct sockaddr_storage address;
+    struct http_limits limits;
     char why[256], path[512];
 
     if (netaddr_parse(settings->http, "--http", &address, error) != 0)
         return error->code;
-    if (http_start(&rt->http, rt->loop, (struct sockaddr *)&address, on_page, rt, why,
+    http_limits_default(&limits);
+    if (http_start(&rt->http, rt->loop, &limits, (struct sockaddr *)&address, on_page, rt, why,
                    sizeof why) != 0)
         return error_set(error, EXIT_UNAVAILABLE, "--http %s: %s", settings->http, why);
     (void)snprintf(path, sizeof path, "%s/control.sock", settings->state);
