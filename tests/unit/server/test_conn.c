@@ -302,6 +302,43 @@ static void a_flood_of_frames_waits_for_its_rate(void **state)
     rig_end(&rig);
 }
 
+/* ---- the document --------------------------------------------------------------------------- */
+
+static void expect_row(const char *document, const char *what, uint64_t limit, const char *unit)
+{
+    char row[160];
+
+    (void)snprintf(row, sizeof row, "\n| %s | %llu%s |", what, (unsigned long long)limit, unit);
+    if (strstr(document, row) == NULL)
+        fail_msg("PROTOCOL.md has no row '%s'", row + 1);
+}
+
+static void its_limits_are_in_the_document(void **state)
+{
+    static char document[1 << 17];
+    struct conn_limits limits;
+    FILE *file = fopen(PROTOCOL_MD, "r");
+
+    (void)state;
+    assert_non_null(file);
+    assert_true(fread(document, 1, sizeof document - 1, file) > 0);
+    (void)fclose(file);
+    conn_limits_default(&limits);
+    expect_row(document, "from the connection to the end of HELLO", limits.handshake_ms / 1000,
+               " s");
+    expect_row(document, "from a frame's first byte to its last", limits.frame_ms / 1000, " s");
+    expect_row(document, "without taking a byte of what waits for it", limits.write_ms / 1000,
+               " s");
+    expect_row(document, "what waits to be sent to one connection", limits.queue_bytes >> 20,
+               " MiB");
+    expect_row(document, "what waits to be sent to all connections", limits.waiting_bytes >> 20,
+               " MiB");
+    expect_row(document, "frames of one connection in a second, and at once", limits.frames_per_s,
+               "");
+    expect_row(document, "connections that were not welcomed yet", limits.stranger_count, "");
+    expect_row(document, "their unfinished frames together", limits.stranger_bytes >> 20, " MiB");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +346,7 @@ int main(void)
         cmocka_unit_test(an_orderly_end_needs_no_words),
         cmocka_unit_test(who_breaks_a_rule_hears_a_last_word),
         cmocka_unit_test(a_flood_of_frames_waits_for_its_rate),
+        cmocka_unit_test(its_limits_are_in_the_document),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
