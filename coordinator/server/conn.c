@@ -180,6 +180,7 @@ static void stranger_make_room(struct conn *conn, size_t bytes)
             continue;
         conns->counters.slow++;
         conn_end(other, "its frame came slowly, and newer connections needed the memory");
+        free(frame_parser_take(&other->parser)); /* now, not when it is closed: it is needed */
     }
 }
 

@@ -363,6 +363,8 @@ def a_hello_that_lies_harms_nobody(cluster):
                 served(own, "beside")
                 if inside is not None:
                     inside.close()
+                own.wait(lambda: all(m["state"] == "lost" for j in status_all(own) if j["name"] == "evil"
+                                     for m in j["members"]), "the end of who lied", 30)
                 number = served(own, "evil")
                 expect(0 < number < NEWEST, f"an honest generation has the number {number}")
                 unharmed(own, daemon, before)
