@@ -1,5 +1,5 @@
-/* Log lines that strangers, or a mistake of ours, could cause without end: few are written, the rest
- * is counted and told.
+/* Log lines that strangers, or a mistake of ours, could cause without end: few are written, the
+ * rest is counted and told.
  *
  *     notices_init(&notices, &log)
  *     notice_connection(&notices, now_us, peer, what, why)   how a connection ended

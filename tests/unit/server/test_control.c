@@ -1,4 +1,4 @@
-/* The operator's socket: what lies at its path, lines and answers, who holds a place for nothing. */
+/* The operator's socket: what lies at its path, lines, answers, who holds a place for nothing. */
 #include "server/control.h"
 
 #include <errno.h>

@@ -76,8 +76,8 @@ static int ask(struct rig *rig, const char *method, unsigned bytes)
     assert_true(fd >= 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room), 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&rig->address, sizeof rig->address), 0);
-    (void)snprintf(request, sizeof request, "%s /%u HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
-                   method, bytes);
+    (void)snprintf(request, sizeof request,
+                   "%s /%u HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", method, bytes);
     assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
     turn(rig);
     return fd;
