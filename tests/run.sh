@@ -9,7 +9,7 @@ set -uo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$top" || exit 69
 
-# name | modes | budget in minutes | command. A command prints `+ passed failed skipped` as its last line.
+# name | modes | budget in minutes, or share(fifths of MINUTES) | command. A command prints `+ passed failed skipped` as its last line.
 parts() {
     cat <<'TABLE'
 build    | quick full soak | 8  | part_build
@@ -19,15 +19,22 @@ sim      | quick full      | 6  | part_ctest asan sim
 daemon   | full soak       | 3  | part_python tests/integration/test_daemon.py
 net      | full soak       | 8  | part_python tests/integration/test_net.py
 simhours | full            | 6  | part_ctest asan simhours
-quickstart| full soak     | 3  | part_python tests/integration/test_quickstart.py
+quickstart| full soak    | 3  | part_python tests/integration/test_quickstart.py
+fuzz     | full            | 3  | part_fuzz 60
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py
 tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
-histories| soak            | 240| part_python tests/integration/histories.py --all
-simsoak  | soak            | 240| part_sim_soak
+histories| soak            | share(2)| part_python tests/integration/histories.py --minutes $(share 2)
+simsoak  | soak            | share(2)| part_sim_soak
+fuzzsoak | soak            | share(1)| part_fuzz $(($(share 1) * 60))
 TABLE
+}
+
+# What MINUTES of a soak run are for: two fifths histories of real processes, two the simulator, one fuzzing.
+share() { # fifths
+    echo $((soak_minutes * $1 < 5 ? 1 : soak_minutes * $1 / 5))
 }
 
 mode=${1:-full}
@@ -46,7 +53,7 @@ export OMP_NUM_THREADS=1
 bin() { echo "$top/build/$1/bin"; }
 
 build_preset() { # preset
-    if ! { cmake --preset "$1" && cmake --build "build/$1"; } >"build/$1.log" 2>&1; then
+    if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"build/$1.log" 2>&1; then
         tail -40 "build/$1.log"
         return 1
     fi
@@ -62,18 +69,19 @@ part_build() {
 
 part_ctest() { # preset label
     local out=build/ctest-$1-$2.txt passed failed skipped total
-    ctest --test-dir "build/$1" -L "^$2\$" -j2 --output-on-failure --no-tests=ignore >"$out" 2>&1
+    ctest --test-dir "build/$1" -L "^$2\$" -j2 --output-on-failure >"$out" 2>&1
     grep -E 'Failed|\*\*\*|^The following' "$out" | head -20
     total=$(grep -cE '^ *[0-9]+/[0-9]+ Test +#' "$out")
     failed=$(grep -cE 'Test +#.*\*\*\*(Failed|Exception|Timeout|Not Run)' "$out")
     skipped=$(grep -cE 'Test +#.*\*\*\*Skipped' "$out")
     passed=$((total - failed - skipped))
+    if [ "$total" -eq 0 ]; then echo "no test has the label $2"; failed=1; fi
     [ "$failed" -gt 0 ] && tail -60 "$out"
     echo "+ $passed $failed $skipped"
 }
 
 part_python() { # script args...
-    if [ ! -f "$1" ]; then echo "+ 0 0 1"; return; fi
+    if [ ! -f "$1" ]; then echo "there is no $1"; echo "+ 0 1 0"; return; fi
     python3 "$@" --bin "$(bin asan)" --release "$(bin release)"
 }
 
@@ -88,8 +96,36 @@ part_instrumented() {
 
 part_sim_soak() {
     local failed=0
-    "$(bin asan)/muster-sim" --minutes "$soak_minutes" || failed=1
+    "$(bin asan)/muster-sim" --minutes "$(share 2)" || failed=1
     echo "+ $((1 - failed)) $failed 0"
+}
+
+# One program of tests/fuzz from its corpus on. What it finds stays in the build folder; what it finds broken fails.
+fuzz_one() { # folder seconds
+    local name words=() found
+    name=fuzz_$(basename "$1")
+    found=build/fuzz/found/$name
+    mkdir -p "$found"
+    [ -f "$1/words.dict" ] && words=("-dict=$1/words.dict")
+    "build/fuzz/$1/$name" "${words[@]}" -max_len=4096 -max_total_time="$2" -artifact_prefix="build/fuzz/$name-" \
+        -print_final_stats=1 "$found" "$1/corpus" >"build/$name.txt" 2>&1 &&
+        grep -qE 'number_of_executed_units: *[1-9]' "build/$name.txt"
+}
+
+part_fuzz() { # seconds for all of them
+    local folders=(tests/fuzz/*/) passed=0 failed=0 folder name
+    if ! build_preset fuzz; then echo "+ 0 1 0"; return; fi
+    for folder in "${folders[@]%/}"; do
+        name=fuzz_$(basename "$folder")
+        if fuzz_one "$folder" $(($1 / ${#folders[@]})); then
+            passed=$((passed + 1))
+            echo "$name: $(awk '/number_of_executed_units/ {print $NF}' "build/$name.txt") inputs"
+        else
+            failed=$((failed + 1))
+            tail -40 "build/$name.txt"
+        fi
+    done
+    echo "+ $passed $failed 0"
 }
 
 # shellcheck source=deploy/packages.sh
@@ -97,11 +133,13 @@ part_sim_soak() {
 muster_install_packages test || exit 69
 
 passed=0 failed=0 skipped=0
-export -f part_instrumented part_build part_ctest part_python part_tsan part_sim_soak build_preset bin
+export -f part_instrumented part_build part_ctest part_python part_tsan part_sim_soak part_fuzz fuzz_one share \
+    build_preset bin
 export top soak_minutes
 while IFS='|' read -r name modes budget command; do
     name=${name// /}
     case " $modes " in *" $mode "*) ;; *) continue ;; esac
+    case $budget in *share*) budget=$(share "$(tr -dc 0-9 <<<"$budget")") ;; esac
     echo "== $name (budget $((budget)) min)"
     start=$(date +%s)
     timeout --kill-after=10 $((budget * 120)) bash -c "$command" >"/tmp/muster-part.$$" 2>&1 </dev/null

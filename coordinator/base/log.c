@@ -121,3 +121,13 @@ bool log_rate_pass(struct log_rate *rate, uint64_t now_us, uint64_t *withheld)
     rate->withheld = 0;
     return true;
 }
+
+uint64_t log_rate_rest(struct log_rate *rate, uint64_t now_us)
+{
+    uint64_t rest = rate->withheld;
+
+    if (rest == 0 || now_us - rate->since_us < LOG_RATE_US)
+        return 0;
+    rate->withheld = 0;
+    return rest;
+}

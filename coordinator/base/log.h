@@ -45,4 +45,8 @@ struct log_rate {
 /* May a line be written now? *withheld = how many were not, since the last that was. */
 bool log_rate_pass(struct log_rate *rate, uint64_t now_us, uint64_t *withheld);
 
+/* How many were not written in a window that is over, once; else 0. For a last "and N more" when
+ * nothing of that kind comes any more. */
+uint64_t log_rate_rest(struct log_rate *rate, uint64_t now_us);
+
 #endif

@@ -3,11 +3,12 @@
  * Calling sequence (everything on the loop's thread)
  *
  *     conns_open(&conns, loop, &limits, &events, owner, address, error...)   listens
- *         -> opened_cb, frame_cb.., closed_cb       closed_cb exactly once per opened_cb
+ *         -> opened_cb, frame_cb.., [broken_cb,] closed_cb     closed_cb once per opened_cb
  *     conns_admit(conns, id)        the stranger became a member: larger limits, no handshake
  *                                   deadline
  *     conns_send(conns, ids, count, frame, bytes)   one frame to many, encoded once
  *     conns_close(conns, id)        after what is queued has left, or its deadline
+ *     conns_break(conns, id, why)   the same for what it sent: counted, with a last word
  *     conns_judge(conns, now_us)    at each tick: all deadlines of all connections
  *     conns_stop(conns)             closes everything; the loop must run until it is idle
  *
@@ -17,7 +18,8 @@
  * newest, so that a flood of silent connections cannot keep members out, and so is the oldest with
  * half a frame when those of all strangers take more than stranger_bytes. When more than
  * waiting_bytes wait to be written in all, who is behind already is dropped. Beyond conn_count
- * nothing is accepted until one closes.
+ * nothing is accepted until one closes. Who sends more than frames_per_s, after a second's worth at
+ * once, is not dropped but read later: the others come first, and its socket fills up.
  *
  * A connection's id is index + serial number and is never used again, so that an id that outlived
  * its connection does nothing. */
@@ -41,6 +43,7 @@ struct conn_limits {
     uint32_t handshake_ms;   /* from accept to the first whole frame */
     uint32_t frame_ms;       /* from a frame's first byte to its last */
     uint32_t write_ms;       /* without any progress of a queue that is not empty */
+    uint32_t frames_per_s;   /* of one peer; and so many at once */
     uint32_t queue_bytes;    /* waiting to be written to one peer */
     size_t stranger_bytes;   /* memory of unfinished frames of all strangers; at least a frame */
     size_t waiting_bytes;    /* memory of what waits to be written to all */
@@ -51,8 +54,12 @@ struct conn_events {
     /* header and body are valid during the call. */
     void (*frame_cb)(void *owner, uint64_t id, const struct frame_header *header,
                      const uint8_t *body);
-    /* why: a sentence for the log, valid during the call. */
-    void (*closed_cb)(void *owner, uint64_t id, const char *why);
+    /* What it sent breaks a rule, in frames: a last word may be sent to it now; it is closed
+     * afterwards. peer: "HOST:PORT"; both texts are valid during the call. */
+    void (*broken_cb)(void *owner, uint64_t id, const char *peer, const char *why);
+    /* why: a sentence for the log; "" when there is nothing to say, because it ended between two
+     * frames or was closed from here. */
+    void (*closed_cb)(void *owner, uint64_t id, const char *peer, const char *why);
 };
 
 struct conn_counters {
@@ -79,6 +86,9 @@ void conns_admit(struct conns *conns, uint64_t id);
 void conns_send(struct conns *conns, const uint64_t *ids, size_t count, const uint8_t *frame,
                 size_t frame_bytes);
 void conns_close(struct conns *conns, uint64_t id);
+
+/* why: a sentence, valid during the call; broken_cb is called from inside. */
+void conns_break(struct conns *conns, uint64_t id, const char *why);
 
 /* Host part of the peer's address, "" when it is gone. */
 void conns_peer(const struct conns *conns, uint64_t id, char *text, size_t text_bytes);

@@ -2,8 +2,9 @@
  *
  * One JSON object per line, one answer per line:
  *     {"command":"drain","job":"j","target":"node-b"}   ->   {"ok":true,"text":"..."}
- * Commands are the runtime's business; this file carries lines, bounds them (4 KiB, 16 connections)
- * and refuses what is not an object with a "command". */
+ * Commands are the runtime's business; this file carries lines, bounds them (4 KiB, 16 connections,
+ * CONTROL_IDLE_MS for a line to come and for an answer to be read) and refuses what is not an
+ * object with a "command". */
 #ifndef SERVER_CONTROL_H
 #define SERVER_CONTROL_H
 
@@ -11,6 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
+
+/* A client that has no whole line, or has not read its answer, for so long is closed. */
+#define CONTROL_IDLE_MS 10000u
 
 struct control;
 
@@ -27,14 +31,18 @@ struct control_request {
 typedef void (*control_request_cb)(void *owner, uint64_t ticket,
                                    const struct control_request *request);
 
-/* 0, or a negative libuv error with a sentence. A stale socket file is replaced. */
+/* 0, or a negative libuv error with a sentence. A socket at this path is replaced when nobody
+ * listens on it; anything else is left alone, and is an error. */
 int control_start(struct control **control, uv_loop_t *loop, const char *path,
                   control_request_cb request_cb, void *owner, char *error, size_t error_bytes);
 
-/* A ticket whose connection is gone does nothing. */
+/* A ticket whose connection is gone does nothing. Nothing is asked from inside this call. */
 void control_answer(struct control *control, uint64_t ticket, bool ok, const char *text);
 
-/* Removes the socket file. The loop must run once more. */
+/* At each tick, with the loop's time: the deadline of all clients. */
+void control_judge(struct control *control, uint64_t now_us);
+
+/* Removes the socket file, if it is still the one that was made. The loop must run once more. */
 void control_stop(struct control *control);
 
 #endif

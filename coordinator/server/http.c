@@ -2,7 +2,8 @@
  *   1. The listening socket is ours, made before MHD, so that "port taken" is known before "ready"
  *      is said.
  *   2. MHD runs on the loop's thread only: when its epoll descriptor is readable, or its timeout is
- *      due. */
+ *      due.
+ *   3. bodies_bytes is the sum of the bodies that there are. */
 #include "server/http.h"
 
 #include <arpa/inet.h>
@@ -15,18 +16,37 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CONNECTIONS_MAX 256
-#define IDLE_S          10
+#define BLOCK_BYTES 65536  /* of a body, given to MHD at a time */
+#define SEND_BYTES  131072 /* of the kernel, for one connection */
 
 struct http {
     uv_poll_t poll;
     uv_timer_t timer;
     struct MHD_Daemon *daemon;
+    struct http_limits limits;
+    size_t bodies_bytes; /* in the hands of answers that were not read to their end */
     http_pages_cb pages_cb;
     void *owner;
     char address[64]; /* as text */
     int open_handles; /* poll and timer that are not closed */
 };
+
+/* A page while it is read. */
+struct body {
+    struct http *http;
+    char *text;
+    size_t bytes;
+    uint64_t until_ms; /* loop time */
+};
+
+void http_limits_default(struct http_limits *limits)
+{
+    limits->connections = 256;
+    limits->idle_s = 10;
+    limits->answer_ms = 30000;
+    limits->small_bytes = 4096;
+    limits->bodies_bytes = 32u << 20;
+}
 
 static enum MHD_Result answer_text(struct MHD_Connection *connection, unsigned status,
                                    const char *text)
@@ -43,16 +63,68 @@ static enum MHD_Result answer_text(struct MHD_Connection *connection, unsigned s
     return result;
 }
 
-static enum MHD_Result answer_page(struct MHD_Connection *connection, struct http_page *page)
+static ssize_t body_read(void *context, uint64_t at, char *to, size_t most)
 {
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(page->body_bytes, page->body, MHD_RESPMEM_MUST_FREE);
+    const struct body *body = context;
+    size_t bytes = body->bytes - at < most ? (size_t)(body->bytes - at) : most;
+
+    if (uv_now(body->http->poll.loop) > body->until_ms)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    memcpy(to, body->text + at, bytes);
+    return (ssize_t)bytes;
+}
+
+static void body_free(void *context)
+{
+    struct body *body = context;
+
+    body->http->bodies_bytes -= body->bytes;
+    free(body->text);
+    free(body);
+}
+
+/* Takes over the page's text. NULL: no memory. */
+static struct MHD_Response *body_response(struct http *http, struct http_page *page)
+{
+    struct body *body = malloc(sizeof *body);
+    struct MHD_Response *response;
+
+    if (body == NULL) {
+        free(page->body);
+        return NULL;
+    }
+    body->http = http;
+    body->text = page->body;
+    body->bytes = page->body_bytes;
+    body->until_ms = uv_now(http->poll.loop) + http->limits.answer_ms;
+    http->bodies_bytes += body->bytes;
+    response = MHD_create_response_from_callback(body->bytes, BLOCK_BYTES, body_read, body,
+                                                 body_free);
+    if (response == NULL)
+        body_free(body);
+    return response;
+}
+
+static bool may_wait(const struct http *http, size_t bytes)
+{
+    return bytes <= http->limits.small_bytes || http->bodies_bytes == 0 ||
+           http->bodies_bytes + bytes <= http->limits.bodies_bytes;
+}
+
+static enum MHD_Result answer_page(struct http *http, struct MHD_Connection *connection,
+                                   struct http_page *page)
+{
+    struct MHD_Response *response;
     enum MHD_Result result;
 
-    if (response == NULL) {
+    if (!may_wait(http, page->body_bytes)) {
         free(page->body);
-        return MHD_NO;
+        return answer_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE,
+                           "others read too slowly what they asked for: try again\n");
     }
+    response = body_response(http, page);
+    if (response == NULL)
+        return MHD_NO;
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, page->type);
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     result = MHD_queue_response(connection, page->status, response);
@@ -77,7 +149,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     if (page.status == 0)
         return answer_text(connection, MHD_HTTP_NOT_FOUND,
                            "no such page: /v1/status, /metrics and /healthz are there\n");
-    return answer_page(connection, &page);
+    return answer_page(http, connection, &page);
 }
 
 /* ---- the loop ------------------------------------------------------------------------------- */
@@ -131,17 +203,19 @@ static void write_address(struct http *http, int fd)
     }
 }
 
-/* A listening socket, or -1 with errno. */
+/* A listening socket, or -1 with errno. Its connections inherit the small buffer: what the kernel
+ * would take of a body beyond it is in no budget. */
 static int listen_on(const struct sockaddr *address)
 {
     socklen_t length = address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
                                                       : sizeof(struct sockaddr_in);
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int one = 1;
+    int one = 1, send_bytes = SEND_BYTES;
 
     if (fd < 0)
         return -1;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof send_bytes) != 0 ||
         bind(fd, address, length) != 0 || listen(fd, 128) != 0) {
         int saved = errno;
 
@@ -158,8 +232,8 @@ static int start_daemon(struct http *http, uv_loop_t *loop, int fd)
 
     http->daemon = MHD_start_daemon(
         MHD_USE_EPOLL, 0, NULL, NULL, on_request, http,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, http->limits.connections,
+        MHD_OPTION_CONNECTION_TIMEOUT, http->limits.idle_s, MHD_OPTION_END);
     if (http->daemon == NULL)
         return UV_EIO;
     info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
@@ -172,8 +246,9 @@ static int start_daemon(struct http *http, uv_loop_t *loop, int fd)
     return uv_poll_start(&http->poll, UV_READABLE, on_poll);
 }
 
-int http_start(struct http **out, uv_loop_t *loop, const struct sockaddr *address,
-               http_pages_cb pages_cb, void *owner, char *error, size_t error_bytes)
+int http_start(struct http **out, uv_loop_t *loop, const struct http_limits *limits,
+               const struct sockaddr *address, http_pages_cb pages_cb, void *owner, char *error,
+               size_t error_bytes)
 {
     struct http *http = calloc(1, sizeof *http);
     int fd = -1;
@@ -183,6 +258,7 @@ int http_start(struct http **out, uv_loop_t *loop, const struct sockaddr *addres
         (void)snprintf(error, error_bytes, "out of memory");
         return UV_ENOMEM;
     }
+    http->limits = *limits;
     http->pages_cb = pages_cb;
     http->owner = owner;
     fd = listen_on(address);

@@ -1,7 +1,7 @@
 /* Invariants
- *   1. The core is stepped from one place, step(), and never from inside another step: what could
- *      come back while actions are carried out (an operator's next line, a store that fails at
- *      once) is kept and stepped afterwards.
+ *   1. The core is stepped from one place, step(), and never from inside another step: what comes
+ *      back while actions are carried out (a store that fails at once) is kept and stepped
+ *      afterwards.
  *   2. Deadlines are judged after a poll: the timer only marks a tick as due and keeps the loop
  *      from sleeping; the check handle, which libuv runs after it has read the sockets, makes it.
  *      Otherwise a daemon that was stopped would judge its members before it reads what they sent
@@ -17,6 +17,7 @@
 #include "server/conn.h"
 #include "server/control.h"
 #include "server/http.h"
+#include "server/notice.h"
 #include "server/probe.h"
 #include "server/status.h"
 #include "server/store.h"
@@ -33,12 +34,6 @@
 #define KEPT_MAX     32
 #define SPARE_FILES  64 /* descriptors that are not members' connections */
 
-/* An event that came while another one was being worked on. */
-struct kept {
-    struct core_event event;
-    char job[128], target[128];
-};
-
 struct runtime {
     uv_loop_t *loop;
     uv_timer_t timer;
@@ -47,7 +42,9 @@ struct runtime {
     bool tick_due;
     bool stepping;
     bool stopping;
+    bool greeting;          /* the event that is stepped is a HELLO */
     const struct log *log;
+    struct notices notices;
     struct core *core;
     void *core_memory;
     struct core_actions actions;
@@ -60,7 +57,7 @@ struct runtime {
     struct adapt_scratch scratch;
     uint8_t random[RANDOM_BYTES];
     size_t random_used;
-    struct kept kept[KEPT_MAX];
+    struct core_event kept[KEPT_MAX]; /* came while another event was being worked on */
     uint32_t kept_count;
 };
 
@@ -90,6 +87,15 @@ static void send_message(struct runtime *rt, const struct core_action *action)
 
 static void on_probed(void *owner, uint64_t tag, enum probe_result result);
 
+/* Who is refused can come again at once: such lines have a limit. */
+static void log_action(struct runtime *rt, const struct core_action *action)
+{
+    if (rt->greeting && action->level == CORE_WARNING)
+        notice_refusal(&rt->notices, clock_monotonic_us(), action->job, action->text);
+    else
+        log_line(rt->log, (enum log_level)action->level, action->job, action->text);
+}
+
 static void carry_out(struct runtime *rt, const struct core_action *action)
 {
     switch (action->type) {
@@ -109,7 +115,7 @@ static void carry_out(struct runtime *rt, const struct core_action *action)
         (void)probe_start(rt->loop, action->text, on_probed, rt, action->probe);
         break;
     case CORE_ACTION_LOG:
-        log_line(rt->log, (enum log_level)action->level, action->job, action->text);
+        log_action(rt, action);
         break;
     case CORE_ACTION_ANSWER:
         control_answer(rt->control, action->ticket, action->ok, action->text);
@@ -145,20 +151,17 @@ static void step(struct runtime *rt, struct core_event *event)
         return;
     if (rt->stepping) {
         assert(rt->kept_count < KEPT_MAX);
-        rt->kept[rt->kept_count++].event = *event;
+        rt->kept[rt->kept_count++] = *event;
         return;
     }
     rt->stepping = true;
     step_once(rt, event);
     while (rt->kept_count > 0) {
-        struct kept next = rt->kept[0];
+        struct core_event next = rt->kept[0];
 
-        /* Its place is free before it is stepped: an operator's answer brings his next line. */
         rt->kept_count--;
         memmove(&rt->kept[0], &rt->kept[1], rt->kept_count * sizeof next);
-        next.event.job = next.job;
-        next.event.target = next.target;
-        step_once(rt, &next.event);
+        step_once(rt, &next);
     }
     rt->stepping = false;
 }
@@ -182,6 +185,18 @@ static struct core_id digest(const wire_id *secret)
     return id;
 }
 
+/* A sentence for both ends: what is wrong with the body, and where. */
+static void body_fault(uint8_t type, enum wire_error status, const struct lint_fault *fault,
+                       char *text, size_t text_bytes)
+{
+    if (status == WIRE_ERROR_LINT)
+        (void)snprintf(text, text_bytes, "%s: %s (%s.%s at byte %zu)", frame_type_name(type),
+                       lint_error_text(fault->error), fault->message, fault->field,
+                       fault->offset_bytes);
+    else
+        (void)snprintf(text, text_bytes, "%s: %s", frame_type_name(type), wire_error_text(status));
+}
+
 static void on_frame(void *owner, uint64_t id, const struct frame_header *header,
                      const uint8_t *body)
 {
@@ -191,18 +206,14 @@ static void on_frame(void *owner, uint64_t id, const struct frame_header *header
     struct wire_message wire;
     struct lint_fault fault;
     struct adapt_peer peer = {.host = ""};
-    char host[CONN_ADDRESS_BYTES];
+    char host[CONN_ADDRESS_BYTES], why[400];
     enum wire_error status;
 
     wire_arena_reset(&rt->arena);
     status = wire_decode(&rt->arena, header, body, &wire, &fault);
     if (status != WIRE_OK) {
-        char text[160];
-
-        (void)snprintf(text, sizeof text, "a connection was closed: %s: %s",
-                       frame_type_name(header->type), wire_error_text(status));
-        log_line(rt->log, LOG_WARNING_LEVEL, "", text);
-        conns_close(rt->conns, id);
+        body_fault(header->type, status, &fault, why, sizeof why);
+        conns_break(rt->conns, id, why);
         return;
     }
     if (header->type == FRAME_HELLO) {
@@ -211,19 +222,40 @@ static void on_frame(void *owner, uint64_t id, const struct frame_header *header
         peer.secret = digest(&wire.hello.secret);
     }
     if (!adapt_to_core(&wire, &peer, &rt->scratch, &message)) {
-        conns_close(rt->conns, id);
+        conns_break(rt->conns, id, frame_error_text(FRAME_ERROR_STATE));
         return;
     }
     event.message = &message;
+    rt->greeting = header->type == FRAME_HELLO;
     step(rt, &event);
+    rt->greeting = false;
 }
 
-static void on_conn_closed(void *owner, uint64_t id, const char *why)
+/* Its last word, before it is closed. */
+static void on_broken(void *owner, uint64_t id, const char *peer, const char *why)
 {
+    struct runtime *rt = owner;
+    const struct wire_message refused = {
+        .header = {.type = FRAME_REFUSED},
+        .refused = {.why = WIRE_REFUSAL_PROTOCOL, .exit_code = EXIT_REFUSED, .text = why},
+    };
+    const uint8_t *frame;
+    size_t bytes;
+
+    notice_connection(&rt->notices, clock_monotonic_us(), peer, "refused", why);
+    wire_arena_reset(&rt->arena);
+    if (wire_encode(&rt->arena, &refused, &frame, &bytes) == WIRE_OK)
+        conns_send(rt->conns, &id, 1, frame, bytes);
+}
+
+static void on_conn_closed(void *owner, uint64_t id, const char *peer, const char *why)
+{
+    struct runtime *rt = owner;
     struct core_event event = {.type = CORE_EVENT_CLOSED, .conn = id};
 
-    (void)why;
-    step(owner, &event);
+    if (why[0] != '\0')
+        notice_connection(&rt->notices, clock_monotonic_us(), peer, "ended", why);
+    step(rt, &event);
 }
 
 static void on_stored(void *owner, uint64_t lsn, const char *failure)
@@ -278,12 +310,6 @@ static void on_control(void *owner, uint64_t ticket, const struct control_reques
     (void)snprintf(text, sizeof text, "operator (uid %u, pid %u): %s %s", request->peer_uid,
                    request->peer_pid, request->command, request->target);
     log_line(rt->log, LOG_INFO_LEVEL, request->job, text);
-    if (rt->stepping && rt->kept_count < KEPT_MAX) {
-        struct kept *kept = &rt->kept[rt->kept_count];
-
-        (void)snprintf(kept->job, sizeof kept->job, "%s", request->job);
-        (void)snprintf(kept->target, sizeof kept->target, "%s", request->target);
-    }
     step(rt, &event);
 }
 
@@ -323,14 +349,12 @@ static void on_check(uv_check_t *check)
     rt->tick_due = false;
     (void)uv_idle_stop(&rt->idle);
     conns_judge(rt->conns, uv_now(rt->loop) * 1000);
+    control_judge(rt->control, uv_now(rt->loop) * 1000);
     step(rt, &event);
     broken = core_check(rt->core, &sentence);
-    if (broken != 0) {
-        char text[256];
-
-        (void)snprintf(text, sizeof text, "invariant %d is broken: %s", broken, sentence);
-        log_line(rt->log, LOG_ERROR_LEVEL, "", text);
-    }
+    if (broken != 0)
+        notice_broken(&rt->notices, clock_monotonic_us(), broken, sentence);
+    notices_tick(&rt->notices, clock_monotonic_us());
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -391,7 +415,8 @@ static int open_store(struct runtime *rt, const struct settings *settings, struc
 
 static int open_members(struct runtime *rt, const struct settings *settings, struct error *error)
 {
-    static const struct conn_events events = {on_opened, on_frame, on_conn_closed};
+    static const struct conn_events events = {on_opened, on_frame, on_broken,
+                                              on_conn_closed};
     struct sockaddr_storage address;
     struct conn_limits limits;
     char why[200];
@@ -413,11 +438,13 @@ static int open_members(struct runtime *rt, const struct settings *settings, str
 static int open_doors(struct runtime *rt, const struct settings *settings, struct error *error)
 {
     struct sockaddr_storage address;
+    struct http_limits limits;
     char why[256], path[512];
 
     if (netaddr_parse(settings->http, "--http", &address, error) != 0)
         return error->code;
-    if (http_start(&rt->http, rt->loop, (struct sockaddr *)&address, on_page, rt, why,
+    http_limits_default(&limits);
+    if (http_start(&rt->http, rt->loop, &limits, (struct sockaddr *)&address, on_page, rt, why,
                    sizeof why) != 0)
         return error_set(error, EXIT_UNAVAILABLE, "--http %s: %s", settings->http, why);
     (void)snprintf(path, sizeof path, "%s/control.sock", settings->state);
@@ -448,6 +475,7 @@ int runtime_open(struct runtime **out, uv_loop_t *loop, const struct settings *s
         return error_set(error, EXIT_UNAVAILABLE, "out of memory");
     rt->loop = loop;
     rt->log = log;
+    notices_init(&rt->notices, log);
     rt->random_used = RANDOM_BYTES;
     start_ticks(rt);
     status = open_core(rt, settings, error);

@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from cluster import Cluster  # noqa: E402
 from rows import HERE, Rows, run, torch_python  # noqa: E402
-from test_daemon import Load  # noqa: E402
+from daemon_runs import Load  # noqa: E402
 
 PROCESSES = 4
 

@@ -3,10 +3,12 @@
 that dies, everybody killed and resumed at another size. Each must give one chain of params_hash, that of the
 undisturbed run, and every sample once per epoch; the checker (checker.py) reads only the logs.
 
-usage: histories.py --bin FOLDER [--release FOLDER] [--all | --only NAME] [--seed N]
+usage: histories.py --bin FOLDER [--release FOLDER] [--all | --minutes N] [--only NAME] [--seed N]
+--all: six seeds; --minutes: as many as end in time, a new seed for each round.
 Needs a build with fault points (MUSTER_FAULTS=ON).
 """
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -471,33 +473,44 @@ def table_of(results):
     return "\n".join(lines), empty
 
 
+def planned(args):
+    """(seed, name, story): one round of all, six of them, or as many as the minutes last."""
+    until = time.monotonic() + args.minutes * 60
+    for seed in itertools.count(args.seed):
+        for name, story in stories().items():
+            if args.minutes and time.monotonic() > until:
+                return
+            if args.only in name:
+                yield seed, name, story
+        if not args.minutes and seed + 1 == args.seed + (6 if args.all else 1):
+            return
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True)
     parser.add_argument("--release")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--minutes", type=float, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     reference, results, failed = Reference(args.bin), {}, 0
-    rounds = 6 if args.all else 1
-    for seed in range(args.seed, args.seed + rounds):
-        for name, story in stories().items():
-            if args.only not in name:
-                continue
-            begin = time.monotonic()
-            wrong = run(name, story, args, reference, seed)
-            good, all_runs = results.get(name, (0, 0))
-            results[name] = (good + (wrong is None), all_runs + 1)
-            failed += wrong is not None
-            print(f"{'ok  ' if wrong is None else 'FAIL'} {name} (seed {seed}, "
-                  f"{time.monotonic() - begin:.1f} s)" + (f": {wrong}" if wrong else ""), flush=True)
+    for seed, name, story in planned(args):
+        begin = time.monotonic()
+        wrong = run(name, story, args, reference, seed)
+        good, all_runs = results.get(name, (0, 0))
+        results[name] = (good + (wrong is None), all_runs + 1)
+        failed += wrong is not None
+        print(f"{'ok  ' if wrong is None else 'FAIL'} {name} (seed {seed}, "
+              f"{time.monotonic() - begin:.1f} s)" + (f": {wrong}" if wrong else ""), flush=True)
     table, empty = table_of(results)
     print(table)
-    if empty > 0 and not args.only:
+    incomplete = empty > 0 and not args.only and not args.minutes
+    if incomplete:
         print(f"FAIL {empty} cells of the table are empty")
-        failed += 1
-    done = sum(n for _, n in results.values()) + (empty > 0 and not args.only)
+    failed += incomplete
+    done = sum(n for _, n in results.values()) + incomplete
     print(f"+ {done - failed} {failed} 0")
     sys.exit(1 if failed else 0)
 

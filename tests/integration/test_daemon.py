@@ -8,7 +8,6 @@ usage: test_daemon.py --bin FOLDER [--release FOLDER] [--only TEXT] [--members N
 import argparse
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -18,144 +17,10 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "py"))
-import muster_client as wire  # noqa: E402
+import daemon_hostile  # noqa: E402,F401
 from cluster import Cluster, Failure  # noqa: E402
-
-PROCESSES = 4
-TESTS = []
-
-
-def test(function):
-    TESTS.append(function)
-    return function
-
-
-def expect(holds, what):
-    if not holds:
-        raise Failure(what)
-
-
-class Load:
-    """A process with many members (tests/load)."""
-
-    def __init__(self, cluster, name, count, first, *options):
-        self.name, self.log = name, cluster.path(name + ".load")
-        self.words = {}
-        self.process = subprocess.Popen(
-            [os.path.join(cluster.bin, "muster_load"), "--coordinator", cluster.tcp, "--members", str(count),
-             "--first", str(first), "--log", self.log, *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(cluster.path(name + ".err"), "w"), text=True)
-        cluster.processes[name] = self.process
-
-    def say(self, word):
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
-
-    def wait(self, word, seconds=90):
-        """Its microseconds when all its members had come to that."""
-        os.set_blocking(self.process.stdout.fileno(), False)
-        until = time.monotonic() + seconds
-        while word not in self.words:
-            line = self.process.stdout.readline()
-            if line:
-                self.words[line.split()[0]] = int(line.split()[1])
-            elif self.process.poll() is not None or time.monotonic() > until:
-                raise Failure(f"{self.name} did not come to '{word}' within {seconds} s")
-            else:
-                time.sleep(0.005)
-        return self.words.pop(word)
-
-    def events(self):
-        with open(self.log, "rb") as f:
-            lines = f.read().split(b"\n")
-        return [json.loads(line) for line in lines[:-1]]
-
-
-def status(cluster, name):
-    done = subprocess.run([os.path.join(cluster.bin, "muster"), "status", "--json", "--http", cluster.http],
-                          capture_output=True, text=True, timeout=60)
-    expect(done.returncode == 0, "muster status: " + done.stderr)
-    return next(job for job in json.loads(done.stdout)["jobs"] if job["name"] == name)
-
-
-def check_members(loads, killed=(), restarts=0):
-    """The invariants of the simulator on what members were told. killed: processes that may stop anywhere;
-    restarts: of the daemon, which are all that may end the connection of a member that lives."""
-    told, holder, wrong = {}, {}, []
-    for load in loads:
-        last, downs, places = {}, {}, {}
-        for e in load.events():
-            member, number = e["member"], e.get("generation")
-            if e["event"] in ("formed", "plan"):
-                if told.setdefault(number, (e["nonce"], e["world"])) != (e["nonce"], e["world"]):
-                    wrong.append(f"generation {number} has two nonces or worlds: {told[number]}, {e}")
-                if number < last.get(member, 0):
-                    wrong.append(f"member {member} went back from {last[member]} to {number}")
-                last[member] = number
-                if e["rank"] >= e["world"]:
-                    wrong.append(f"rank {e['rank']} in a world of {e['world']}")
-                if e["rank"] >= 0 and holder.setdefault((number, e["rank"]), member) != member:
-                    wrong.append(f"rank {e['rank']} of generation {number} went to "
-                                 f"{holder[number, e['rank']]} and {member}")
-                if places.setdefault((member, number), e["rank"]) != e["rank"]:
-                    wrong.append(f"member {member} has ranks {places[member, number]} and {e['rank']} of {number}")
-            elif e["event"] == "down":
-                downs[member] = downs.get(member, 0) + 1
-                if downs[member] > restarts and load not in killed:
-                    wrong.append(f"member {member} lost its connection {downs[member]} times")
-            elif e["event"] == "ended" and e["code"] != 0 and load not in killed:
-                wrong.append(f"member {member} was ended with {e['code']}: {e['text']}")
-    expect(told, "no member was told of a generation")
-    newest = max(told)
-    missing = [rank for rank in range(told[newest][1]) if (newest, rank) not in holder]
-    if missing:
-        wrong.append(f"generation {newest} has nobody at ranks {missing[:6]}")
-    expect(not wrong, f"{len(wrong)} things wrong: " + "; ".join(wrong[:6]))
-
-
-def check_barriers(loads, count, barriers):
-    """Each of the barriers was released once to everybody, and to nobody before the last had entered."""
-    entered, released = {}, {}
-    for load in loads:
-        for e in load.events():
-            if e["event"] == "waits":
-                entered.setdefault(e["generation"], {})[e["member"]] = e["t"]
-            elif e["event"] == "released":
-                seen = released.setdefault(e["generation"], {})
-                expect(e["member"] not in seen, f"barrier {e['generation']} was released twice to {e['member']}")
-                seen[e["member"]] = e["t"]
-            elif e["event"] == "unmet":
-                raise Failure(f"barrier {e['generation']} was not met for {e['member']}")
-    for seq in range(1, barriers + 1):
-        for what, members in (("entered", entered), ("released", released)):
-            expect(len(members.get(seq, {})) == count, f"barrier {seq}: {len(members.get(seq, {}))} of {count} {what}")
-        expect(min(released[seq].values()) >= max(entered[seq].values()), f"barrier {seq} was released too early")
-
-
-def workers(cluster, count, *options):
-    each = count // PROCESSES
-    loads = [Load(cluster, f"load{i}", each, i * each, "--job", "crowd", *options) for i in range(PROCESSES)]
-    for load in loads:
-        load.say("join")
-    for load in loads:
-        load.wait("joined")
-    return loads
-
-
-def formed(cluster, world, seconds=90):
-    """Waits until a generation of that size has formed and everybody in it has entered."""
-    def holds():
-        job = status(cluster, "crowd")
-        return job["state"] == "running" and job["world"] == world and sum(
-            m["state"] == "running" for m in job["members"]) == world
-    until = time.monotonic() + seconds
-    while not holds():
-        job = status(cluster, "crowd")
-        expect(time.monotonic() < until, f"no generation of {world}: {job['state']}, world {job['world']}, "
-               f"generation {job['generation']}, {job['reason'][:200]}")
-        time.sleep(0.1)
-    return status(cluster, "crowd")["generation"]
+from daemon_runs import PROCESSES, TESTS, Load, Skip, check_barriers, check_members, expect, formed, \
+    status, test, workers  # noqa: E402
 
 
 @test
@@ -224,174 +89,6 @@ def a_thousand_wait_at_barriers(cluster):
     check_barriers(loads, count, 4)
 
 
-# ---- hostile and unlucky ---------------------------------------------------------------------------------
-
-def memory_kib(process):
-    with open(f"/proc/{process.pid}/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
-
-
-def dial(cluster):
-    host, port = cluster.tcp.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=10)
-
-
-@test
-def hostile_bytes_and_floods_disturb_nobody(cluster):
-    daemon = cluster.coordinator()
-    good = Load(cluster, "good", 20, 0, "--job", "good", "--of", "20")
-    good.say("join")
-    good.wait("joined")
-    before, rng, held = memory_kib(daemon), random.Random(11), []
-    frames = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "proto", "PROTOCOL.md"),
-                  "rb").read()
-    for i in range(300):
-        stranger = dial(cluster)
-        content = (rng.randbytes(rng.randrange(1, 5000)), b"GET / HTTP/1.1\r\n\r\n", wire.MAGIC + rng.randbytes(36),
-                   frames[:rng.randrange(len(frames))], b"")[i % 5]
-        try:
-            stranger.sendall(content)
-        except OSError:
-            pass
-        held.append(stranger)  # never closed, never read: slow readers and half frames
-    for _ in range(2000):
-        try:
-            held.append(dial(cluster))
-        except OSError:
-            break
-    good.say("barrier through-it-all")
-    good.wait("entered")
-    good.wait("released", 30)
-    grown = memory_kib(daemon) - before
-    expect(grown < 200000, f"the daemon grew by {grown} KiB")
-    for stranger in held:
-        stranger.close()
-    expect(daemon.poll() is None, "the daemon ended")
-    check_barriers([good], 20, 1)
-
-
-@test
-def silent_strangers_are_shown_out(cluster):
-    """A connection that says nothing, or half a HELLO, has a deadline."""
-    cluster.coordinator()
-    silent, half = dial(cluster), dial(cluster)
-    half.sendall(wire.MAGIC[:2])
-    for stranger in (silent, half):
-        stranger.settimeout(60)
-        try:
-            while stranger.recv(4096):
-                pass
-        except ConnectionResetError:
-            pass
-        except TimeoutError:
-            raise Failure("a silent connection was still open after 60 s") from None
-        stranger.close()
-
-
-def greeting(index, of=900):
-    """HELLO of a participant of a job that never comes together."""
-    one = wire.field
-    return wire.frame(wire.HELLO, one(1, 1) + one(2, 1) + one(3, "strangers") + one(4, os.urandom(16))
-                      + one(5, os.urandom(16)) + one(6, wire.PARTICIPANT) + one(7, wire.JOIN) + one(8, "n")
-                      + one(9, "n") + one(10, 7) + one(17, index + 1) + one(18, of))
-
-
-@test
-def a_frame_that_stops_anywhere_is_shown_out(cluster):
-    """Also of a member, and also right behind its header, where no byte of the body is there yet."""
-    cluster.coordinator()
-    entering = wire.frame(wire.BARRIER_ENTER, wire.field(1, "b" * 40) + wire.field(2, 1))
-    cut, until = {}, time.monotonic() + 40
-    for index, length in enumerate((1, wire.HEADER.size - 1, wire.HEADER.size, wire.HEADER.size + 4)):
-        cut[length] = dial(cluster)
-        cut[length].sendall(greeting(index) + entering[:length])
-    for length, member in cut.items():
-        try:
-            while True:
-                member.settimeout(max(0.1, until - time.monotonic()))
-                if not member.recv(4096):
-                    break
-        except ConnectionResetError:
-            pass
-        except TimeoutError:
-            raise Failure(f"a member that stopped after {length} bytes of a frame was left open") from None
-        member.close()
-
-
-def lean_coordinator(cluster):
-    """One whose memory can be watched: AddressSanitizer does not keep what was freed."""
-    options = os.environ.get("ASAN_OPTIONS", "")
-    os.environ["ASAN_OPTIONS"] = options + ":quarantine_size_mb=1"
-    try:
-        return cluster.coordinator()
-    finally:
-        os.environ["ASAN_OPTIONS"] = options
-
-
-@test
-def half_frames_of_strangers_cost_little(cluster):
-    """Each the longest HELLO there may be, without its last byte: together they have one budget, and who comes with
-    a whole one is served meanwhile."""
-    count, budget_kib = 400, 32 * 1024  # conn_limits.stranger_bytes
-    daemon = lean_coordinator(cluster)
-    good = Load(cluster, "good", 20, 0, "--job", "good", "--of", "20")
-    good.say("join")
-    good.wait("joined")
-    before, peak, held = memory_kib(daemon), 0, []
-    body, with_roster = bytes(512 * 1024), 1
-    half = wire.HEADER.pack(wire.MAGIC, 1, wire.HELLO, with_roster, len(body), 0, 0, 0) + body[:-1]
-    for index in range(count):
-        stranger = dial(cluster)
-        try:
-            stranger.sendall(half)
-        except OSError:
-            pass
-        held.append(stranger)
-        peak = max(peak, memory_kib(daemon))
-        if index == count // 2:
-            good.say("barrier beside-them")
-            good.wait("released", 30)
-    check_barriers([good], 20, 1)
-    late = Load(cluster, "late", 20, 0, "--job", "late", "--of", "20")
-    late.say("join")
-    late.wait("joined")
-    for stranger in held:
-        stranger.close()
-    expect(peak - before < 2 * budget_kib, f"{count} half frames cost {peak - before} KiB")
-
-
-@test
-def members_that_do_not_read_cost_little(cluster):
-    """Beats without pause whose answers nobody reads: small frames must not cost more than their budget."""
-    count, budget_kib = 20, 2 * 1024  # conn_limits.queue_bytes
-    daemon = lean_coordinator(cluster)
-    good = Load(cluster, "good", 20, 0, "--job", "good", "--of", "20")
-    good.say("join")
-    good.wait("joined")
-    before, peak, until, deaf = memory_kib(daemon), 0, time.monotonic() + 40, {}
-    beats = b"".join(wire.frame(wire.BEAT, wire.field(1, n + 1) + wire.field(2, wire.PHASE_WAITING))
-                     for n in range(500))
-    for index in range(count):
-        member = dial(cluster)
-        member.sendall(greeting(index))
-        member.setblocking(False)
-        deaf[member] = 0
-    while deaf and time.monotonic() < until:
-        for member in list(deaf):
-            try:
-                deaf[member] = (deaf[member] + member.send(beats[deaf[member]:])) % len(beats)
-            except BlockingIOError:
-                pass
-            except OSError:
-                del deaf[member]
-        peak = max(peak, memory_kib(daemon))
-    expect(not deaf, f"{len(deaf)} that do not read were left open")
-    expect(peak - before < 2 * count * budget_kib, f"{count} that do not read cost {peak - before} KiB")
-    good.say("barrier beside-them")
-    good.wait("released", 30)
-    check_barriers([good], 20, 1)
-
-
 def refused(cluster, code, *words, **kinds):
     done = subprocess.run([os.path.join(cluster.bin, "muster-coordinator"), "--listen", "127.0.0.1:0", "--http",
                            "127.0.0.1:0", *kinds.get("options", ())], capture_output=True, text=True, timeout=60,
@@ -408,6 +105,25 @@ def a_port_that_is_taken_is_69(cluster):
     other = cluster.path("other")
     refused(cluster, 69, cluster.tcp, options=("--listen", cluster.tcp, "--state", other))
     refused(cluster, 69, cluster.http, options=("--http", cluster.http, "--state", other))
+
+
+@test
+def what_lies_at_the_path_of_the_control_socket_is_left_alone(cluster):
+    """A file, and the socket of a coordinator that serves; but not what an ended one left."""
+    letter, own = cluster.path("letter"), ("--state", cluster.path("other"))
+    with open(letter, "w") as f:
+        f.write("kept")
+    refused(cluster, 69, letter, "no socket", options=("--control", letter, *own))
+    with open(letter) as f:
+        expect(f.read() == "kept", "the file was changed")
+    taken = cluster.path("state/control.sock")
+    first = cluster.coordinator()
+    refused(cluster, 69, taken, "listens", options=("--control", taken, *own))
+    answers_why(cluster)
+    first.kill()
+    first.wait()
+    cluster.coordinator()
+    answers_why(cluster)
 
 
 @test
@@ -503,6 +219,12 @@ def answers(client, count):
     return [json.loads(line) for line in said.splitlines()]
 
 
+def answers_why(cluster):
+    with control(cluster) as client:
+        client.sendall(b'{"command":"why"}\n')
+        expect("no job" in answers(client, 1)[0]["text"], "why was not answered")
+
+
 @test
 def a_pipeline_of_commands_is_answered(cluster):
     """Many lines in one write, by more than one client: one answer each, in order."""
@@ -525,13 +247,25 @@ def a_crowd_at_the_control_socket_is_served_in_turn(cluster):
     for client in crowd:
         expect(answers(client, 1)[0]["ok"] is False, "there is no job, and why had an answer")
         client.close()
-    late = control(cluster)
-    late.sendall(b'{"command":"why"}\n')
-    expect("no job" in answers(late, 1)[0]["text"], "the last client")
+    answers_why(cluster)
 
 
-class Skip(Exception):
-    """Why this cannot be tried here."""
+@test
+def silent_clients_of_the_control_socket_give_up_their_places(cluster):
+    """As many as are served at a time: some say nothing, some half a line, some never read their answers."""
+    cluster.coordinator()
+    crowd = [control(cluster) for _ in range(16)]
+    for index, client in enumerate(crowd):
+        if index % 3 == 1:
+            client.sendall(b'{"command":')
+        elif index % 3 == 2:
+            client.setblocking(False)
+            try:
+                while True:
+                    client.sendall(b'{"command":"no"}\n' * 100)
+            except BlockingIOError:
+                pass
+    answers_why(cluster)
 
 
 MEMBERS = 1000

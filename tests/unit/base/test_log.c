@@ -172,6 +172,21 @@ static void a_kind_of_line_has_a_limit(void **state)
     assert_int_equal(withheld, 0);
 }
 
+static void the_rest_of_a_kind_is_told_once(void **state)
+{
+    struct log_rate rate = {0};
+    uint64_t withheld, now_us = 5 * LOG_RATE_US;
+
+    (void)state;
+    for (int i = 0; i < LOG_RATE_COUNT + 7; i++)
+        (void)log_rate_pass(&rate, now_us, &withheld);
+    assert_int_equal(log_rate_rest(&rate, now_us + LOG_RATE_US - 1), 0);
+    assert_int_equal(log_rate_rest(&rate, now_us + LOG_RATE_US), 7);
+    assert_int_equal(log_rate_rest(&rate, now_us + LOG_RATE_US), 0);
+    assert_true(log_rate_pass(&rate, now_us + LOG_RATE_US, &withheld));
+    assert_int_equal(withheld, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +196,7 @@ int main(void)
         cmocka_unit_test(a_long_line_is_cut_between_characters),
         cmocka_unit_test(lines_of_threads_do_not_mix),
         cmocka_unit_test(a_kind_of_line_has_a_limit),
+        cmocka_unit_test(the_rest_of_a_kind_is_told_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
