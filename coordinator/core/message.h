@@ -15,6 +15,7 @@
 #define CORE_FINGERPRINT_BYTES 1025
 #define CORE_SENTENCE_BYTES 512
 #define CORE_WORLD_MAX   1024
+#define CORE_WEIGHT_USUAL 100
 
 typedef uint64_t core_conn; /* the shell's handle of a connection; 0 = none */
 
@@ -105,6 +106,7 @@ struct core_roster_member {
     uint32_t rank, local_rank, pid;
     uint64_t applied;         /* updates */
     bool frozen;
+    uint32_t weight;          /* PLAN: its speed, CORE_WEIGHT_USUAL = usual; 0 is usual too */
 };
 
 struct core_hello {
@@ -131,6 +133,8 @@ struct core_beat {
     float loss, samples_per_s;
     const char *entered_what;
     uint32_t lag_ms;
+    uint32_t shard_us;        /* wall time of one of its shards; 0 = none was measured */
+    uint32_t shards;          /* that it owns */
 };
 
 struct core_report {
