@@ -19,6 +19,11 @@ void sim_coord_init(struct sim *sim)
     struct sim_coord *coord = &sim->coord;
     core_limits_default(&coord->limits);
     core_times_default(&coord->times);
+    coord->times.rebalance = sim->setup.rebalance;
+    coord->times.straggler_steps = sim->setup.straggler_steps;
+    coord->times.straggler_ms = sim->setup.straggler_ms;
+    coord->times.settle_ms = sim->setup.settle_ms;
+    coord->times.balance_ms = sim->setup.balance_ms;
     coord->limits.jobs = 4;
     coord->limits.members = sim->member_count * 4 + 16;
     coord->limits.barriers = 16;
