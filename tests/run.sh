@@ -22,9 +22,11 @@ simhours | full            | 6  | part_ctest asan simhours
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py
+straggler| full           | 4  | part_python tests/integration/test_straggler.py
 tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
 histories| soak            | 240| part_python tests/integration/histories.py --all
+starved  | soak           | 6  | part_python tests/integration/test_straggler.py --all
 simsoak  | soak            | 240| part_sim_soak
 TABLE
 }

@@ -128,7 +128,7 @@ struct muster_member {
     uint32_t pid;                /* on its host */
     uint64_t applied;            /* updates applied when it froze, or known from its checkpoint */
     bool frozen;                 /* member of the last generation, reported */
-    uint32_t weight;             /* PLAN: its speed beside the others', 100 = usual; 0 is usual too */
+    uint32_t weight;             /* PLAN: its speed beside the others', 100 = usual, and so is 0 */
 };
 
 /* X(name, word): the kinds of event */

@@ -251,7 +251,6 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
 
 /* ---- straggler.c ----------------------------------------------------------------------------- */
 void straggler_beat(struct job *job, struct member *m, const struct core_message *message);
-void straggler_gap(struct member *m);
 void straggler_tick(struct core *core, struct job *job);
 uint32_t straggler_weight(const struct core *core, const struct member *m);
 bool balance_due(const struct core *core, const struct job *job);

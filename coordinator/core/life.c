@@ -415,7 +415,7 @@ static void shift(struct core *core, uint64_t gap_us)
 
         if (m->state == MEMBER_FREE)
             continue;
-        straggler_gap(m);
+        m->beaten = false; /* its speed is not judged by what is old */
         m->seen_us = shifted(core, m->seen_us, gap_us);
         m->phase_us = shifted(core, m->phase_us, gap_us);
         if (m->report_us != 0)

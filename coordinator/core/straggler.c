@@ -6,8 +6,9 @@
  * members the faster one). A verdict changes only after a run of beats that all speak against it:
  * at least straggler_steps long, by the numbers of the steps, and straggler_ms. A single pause is
  * no run: what a member tells is the mean of its last few steps. Judged on ticks, so that mail that
- * comes in a heap counts once; after a gap, the coordinator's or the member's own, the run begins
- * anew: nobody knows what was in it. */
+ * comes in a heap counts once, and not at all when it was read after a gap, since some of it is
+ * old. When so many beats were missed that a member would be suspect, the run begins anew: nobody
+ * knows what was in them. */
 #include "core/internal.h"
 
 /* ---- the measure ---------------------------------------------------------------------------- */
@@ -97,13 +98,6 @@ void straggler_beat(struct job *job, struct member *m, const struct core_message
     m->told = message->generation;
     m->beaten = true;
     job->beaten = true;
-}
-
-/* What was told while nobody here listened is no run. */
-void straggler_gap(struct member *m)
-{
-    m->beaten = false;
-    m->run_us = 0;
 }
 
 /* ---- how the shards are spread -------------------------------------------------------------- */

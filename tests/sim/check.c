@@ -171,7 +171,7 @@ void sim_check_closing(struct sim *sim, uint32_t conn)
         sim->net.conns[conn].heard_us != 0 ? arrived_us(sim, conn) : 0;
 }
 
-/* Counts; and 8: one that is put out as silent, over a connection that stood until then. Its name ends with
+/* 8: one that is put out as silent, over a connection that stood until then. Its name ends with
  * its pid, 1000 + member. */
 void sim_check_log(struct sim *sim, const char *text)
 {
@@ -180,8 +180,6 @@ void sim_check_log(struct sim *sim, const char *text)
     const char *lost = strstr(text, " is lost: silent for "), *pid = strstr(text, "pid ");
     uint64_t silent_us = sim->now_us - check->closing_arrived_us;
 
-    sim->check.stragglers += strstr(text, " is a straggler: ") != NULL;
-    sim->check.spreads += strstr(text, "the shards are spread anew") != NULL;
     if (lost == NULL || pid == NULL || pid > lost || check->closing_us != sim->now_us ||
         strtoul(pid + 4, NULL, 10) != 1000 + check->closing || check->closing_arrived_us == 0) {
         return;

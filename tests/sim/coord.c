@@ -95,6 +95,12 @@ static void act_probe(struct sim *sim, const struct core_action *action)
     sim_heap_push(&sim->heap, &event);
 }
 
+static void count_line(struct sim *sim, const char *text)
+{
+    sim->check.stragglers += strstr(text, " is a straggler: ") != NULL;
+    sim->check.spreads += strstr(text, "the shards are spread anew") != NULL;
+}
+
 static void act(struct sim *sim, const struct core_action *action)
 {
     static const char *const levels[] = {"info", "warning", "ERROR"};
@@ -118,6 +124,7 @@ static void act(struct sim *sim, const struct core_action *action)
         break;
     case CORE_ACTION_LOG:
         sim_trace(sim, "coordinator  %s: %s", levels[action->level], action->text);
+        count_line(sim, action->text);
         sim_check_log(sim, action->text);
         break;
     case CORE_ACTION_ANSWER:

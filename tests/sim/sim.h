@@ -109,7 +109,7 @@ struct sim_setup {
     uint32_t loss_permille; /* of packets, all the time */
     uint32_t slow_slot;     /* its machine is slow by nature; SIM_NO_SLOT = none is */
     uint32_t slow_factor;   /* so many times */
-    bool rebalance;         /* the coordinator's option, and how soon it takes one for a straggler */
+    bool rebalance;         /* the coordinator's option; and how soon a slow one is a straggler */
     uint32_t straggler_steps, straggler_ms;
     uint32_t settle_ms, balance_ms; /* between plans that only spread the shards */
 };

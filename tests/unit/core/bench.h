@@ -100,8 +100,8 @@ const char *bench_command(struct bench *b, enum core_command command, const char
 const struct bench_heard *bench_told(const struct bench *b, core_conn conn,
                                      enum core_message_type type);
 uint32_t bench_times_told(const struct bench *b, core_conn conn, enum core_message_type type);
-/* Lines of the log, of those that are kept, with these words in them; the newest of them, "" = there
- * is none. */
+/* How many lines of the log, of those that are kept, have these words in them; the newest of them,
+ * "" = there is none. */
 uint32_t bench_times_logged(const struct bench *b, const char *words);
 const char *bench_logged(const struct bench *b, const char *words);
 struct core_job_view bench_job(const struct bench *b);

@@ -235,8 +235,8 @@ static void beats_in_a_heap_count_once(void **state)
     bench_free(b);
 }
 
-/* The coordinator stood still. One member's heap of mail is read before the others' is: beside their
- * old beats it looks slow, beside their new ones it is not. */
+/* The coordinator stood still. One member's heap of mail is read before the others' is: beside
+ * their old beats it looks slow, beside their new ones it is not. */
 static void the_coordinators_own_absence_makes_no_straggler(void **state)
 {
     struct bench *b = group(3, 10, false);
