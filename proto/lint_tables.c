@@ -61,6 +61,7 @@ static const struct lint_table table_member = {
             [8] = U64("applied"),
             [9] = BYTES("owned", WIRE_OWNED_BYTES),
             [10] = FLAG("frozen"),
+            [11] = U32("weight"),
         },
 };
 
@@ -106,6 +107,8 @@ static const struct lint_table table_beat = {
             [7] = U64("left"),
             [8] = TEXT("entered_what", WIRE_NAME_BYTES),
             [9] = U32("lag_ms"),
+            [20] = U32("shard_us"),
+            [21] = U32("shards"),
         },
 };
 

@@ -107,6 +107,7 @@ struct wire_member {
     uint32_t pid;         /* on its host */
     uint64_t applied;     /* updates applied when it was frozen, or in its checkpoint */
     bool frozen;          /* member of the last generation that reported */
+    uint32_t weight;      /* PLAN: its speed, 100 = usual; 0 is usual too */
 };
 
 struct wire_hello {
@@ -145,6 +146,8 @@ struct wire_beat {
     uint64_t left;            /* last collective left */
     const char *entered_what; /* <= WIRE_NAME_BYTES */
     uint32_t lag_ms;          /* worst delay of the beating thread since the last beat */
+    uint32_t shard_us;        /* wall time of one of its shards, 0 = not known */
+    uint32_t shards;          /* that it owns in the generation of the header */
 };
 
 struct wire_report {

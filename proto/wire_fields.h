@@ -25,7 +25,8 @@
     X(NAME, data_address)                                                                          \
     X(PLAIN, applied)                                                                              \
     X(MASK, owned)                                                                                 \
-    X(PLAIN, frozen)
+    X(PLAIN, frozen)                                                                               \
+    X(PLAIN, weight)
 
 #define WIRE_HELLO_FIELDS(X)                                                                       \
     X(PLAIN, version_min)                                                                          \
@@ -60,7 +61,9 @@
     X(PLAIN, entered)                                                                              \
     X(PLAIN, left)                                                                                 \
     X(SPEECH_64, entered_what)                                                                     \
-    X(PLAIN, lag_ms)
+    X(PLAIN, lag_ms)                                                                               \
+    X(PLAIN, shard_us)                                                                             \
+    X(PLAIN, shards)
 
 #define WIRE_REPORT_FIELDS(X)                                                                      \
     X(PLAIN, plan)                                                                                 \

@@ -24,11 +24,13 @@ fuzz     | full            | 3  | part_fuzz 60
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py
+straggler| full           | 4  | part_python tests/integration/test_straggler.py
 tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
 histories| soak            | share(2)| part_python tests/integration/histories.py --minutes $(share 2)
 simsoak  | soak            | share(2)| part_sim_soak
 fuzzsoak | soak            | share(1)| part_fuzz $(($(share 1) * 60))
+starved  | soak           | 6  | part_python tests/integration/test_straggler.py --all
 TABLE
 }
 

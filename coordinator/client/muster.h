@@ -128,6 +128,7 @@ struct muster_member {
     uint32_t pid;                /* on its host */
     uint64_t applied;            /* updates applied when it froze, or known from its checkpoint */
     bool frozen;                 /* member of the last generation, reported */
+    uint32_t weight;             /* PLAN: its speed beside the others', 100 = usual, and so is 0 */
 };
 
 /* X(name, word): the kinds of event */
@@ -212,6 +213,9 @@ struct muster_progress {
     uint64_t entered;         /* last collective entered, 0 = none */
     uint64_t left;            /* last collective left */
     const char *entered_what; /* "all_reduce #118 bucket 2"; may be NULL */
+    uint32_t shard_us;        /* wall time of one shard of work here, 0 = not measured: who takes
+                                 much longer than the others is named a straggler */
+    uint32_t shards;          /* shards it owns in its generation; 0 for all: there are none */
 };
 
 struct muster_report {

@@ -119,6 +119,7 @@ static void fill_members(struct wire_arena *arena, const struct wire_generation 
             .pid = member->pid,
             .applied = member->applied,
             .frozen = member->frozen,
+            .weight = member->weight,
         };
         memcpy(members[i].id, member->id.bytes, sizeof members[i].id);
         if (wire_id_equal(&member->id, self))

@@ -13,6 +13,8 @@ void muster_progress(struct muster *muster, const struct muster_progress *progre
         .samples_per_s = progress->samples_per_s,
         .entered = progress->entered,
         .left = progress->left,
+        .shard_us = progress->shard_us,
+        .shards = progress->shards,
     };
 
     client_copy_text(status.entered_what, sizeof status.entered_what, progress->entered_what);

@@ -306,6 +306,8 @@ static void beat(struct session *session, struct session_actions *actions)
         .left = session->status.left,
         .entered_what = session->status.entered_what,
         .lag_ms = session->lag_ms,
+        .shard_us = session->status.shard_us,
+        .shards = session->status.shards,
     };
 }
 

@@ -90,6 +90,8 @@ struct session_status {
     uint64_t entered;                       /* last collective entered */
     uint64_t left;                          /* last collective left */
     char entered_what[WIRE_NAME_BYTES + 1]; /* "all_reduce #118 bucket 2" */
+    uint32_t shard_us;                      /* wall time of one shard here, 0 = not known */
+    uint32_t shards;                        /* that it owns */
 };
 
 enum session_event_type {

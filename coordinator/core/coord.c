@@ -5,6 +5,7 @@
  *   rendezvous.c  when a generation is formed, with whom, at which ranks; the rule of one world
  *   generation.c  stored, then told; ended with one push; plans taken at a boundary
  *   life.c        ends of connections, leases, stalled members, peers' reports
+ *   straggler.c   who is slow; plans that only spread the shards anew
  *   barrier.c     barriers released once; deadlock decided by who waits for whom
  *   record.c      a job as bytes; members.c the tables; view.c what status shows, check and hash */
 #include "core/internal.h"

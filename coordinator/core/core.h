@@ -52,6 +52,11 @@ struct core_times {
     uint32_t cooldown_losses; /* of one node within cooldown_ms: its newcomers wait that long; 3 */
     uint32_t cooldown_ms;     /* 60000 */
     uint32_t restart_budget;  /* generations lost without any progress until the job fails; 64 */
+    uint32_t straggler_steps; /* a member is slow for so many steps until it is a straggler; 20 */
+    uint32_t straggler_ms;    /* and so long; 2000 */
+    uint32_t settle_ms;       /* from a new generation to a plan that spreads its shards; 2000 */
+    uint32_t balance_ms;      /* least time between two such plans; 10000 */
+    bool rebalance;           /* stragglers get fewer shards; false */
 };
 
 enum core_event_type {
@@ -204,12 +209,16 @@ struct core_job_view {
 
 struct core_member_view {
     const char *node, *host, *data_address;
-    const char *state;         /* running, spare, suspect, stalled, lost, frozen, leaving .. */
+    const char *state;         /* running, straggler, spare, suspect, lost, frozen, leaving .. */
     uint32_t rank;             /* UINT32_MAX = none */
     uint32_t pid;
     uint64_t step;
     uint64_t silent_ms;        /* since its last sign of life */
     const char *waits_at;      /* barrier, "" = none */
+    uint32_t shards;           /* that it owns */
+    uint32_t shard_us;         /* that one takes it; 0 = it does not say */
+    bool in_generation;
+    bool straggler;            /* whatever else its state is */
     bool participant;
 };
 

@@ -43,6 +43,8 @@ void generation_form(struct core *core, struct job *job, uint32_t world, uint64_
 void generation_plan(struct core *core, struct job *job, uint32_t world, bool pause)
 {
     job_rank(core, job, world);
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        m->weight_new = straggler_weight(core, m);
     job->pending_world = world;
     job->pending_pause = pause;
     begin_pending(core, job, PENDING_PLAN, job->step);
@@ -100,6 +102,7 @@ static const struct core_roster_member *gather(struct core *core, const struct j
         out->pid = m->pid;
         out->applied = m->applied;
         out->frozen = m->froze;
+        out->weight = plan ? m->weight_new : m->weight;
         (*count)++;
     }
     core->roster_used += *count;
@@ -221,6 +224,7 @@ static void enroll(struct core *core, struct job *job)
         m->froze = m->state == MEMBER_FROZEN;
         if (!m->froze)
             m->owned_bytes = 0;
+        m->weight = CORE_WEIGHT_USUAL; /* nobody's speed was asked: heirs took what was lost */
         member_owed(m, m->chosen ? MEMBER_RUNNING : MEMBER_WAITING);
         m->phase = CORE_PHASE_STARTUP;
         m->phase_us = core->now_us;
@@ -400,6 +404,7 @@ static void take_plan(struct core *core, struct job *job)
         m->in_generation = m->in_plan;
         m->in_plan = false;
         m->rank = m->in_generation ? m->rank_new : NOBODY;
+        m->weight = m->weight_new;
         job->world += m->in_generation;
         if (left && m->conn != 0)
             list_released(core, m);
@@ -410,6 +415,7 @@ static void take_plan(struct core *core, struct job *job)
     job->key = job->plan_key;
     job->key_known = true;
     job->plan_number = 0;
+    job->settled_us = core->now_us;
     job_reason(core, job, CORE_INFO,
                core_say(core, "generation %llu of %u by plan%s", (unsigned long long)job->number,
                         job->world, job->plan_pause ? ", paused: too few are left" : ""));
@@ -607,6 +613,7 @@ void on_entered(struct core *core, struct member *m, const struct core_message *
         take_plan(core, job);
     } else if (!job->all_entered && everybody_entered(core, job, false)) {
         job->all_entered = true;
+        job->settled_us = core->now_us;
         view_to_spares(core, job);
     }
     if (everybody_recomputed(core, job))

@@ -210,6 +210,7 @@ static void adopt(struct core *core, struct job *job, const struct core_message 
         m->in_generation = true;
         m->rank = told->rank;
         m->entered = job->number;
+        m->weight = told->weight != 0 ? told->weight : CORE_WEIGHT_USUAL;
         m->pid = told->pid;
         core_copy_text(m->node, sizeof m->node, told->node);
         core_copy_text(m->host, sizeof m->host, told->host);

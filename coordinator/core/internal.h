@@ -57,6 +57,15 @@ struct member {
     uint64_t accused_us;          /* a peer saw its data connection end; 0 = none did */
     uint64_t accused_in;          /* newest generation in which one did */
     uint32_t hash_accused;        /* times by the word of the step, in this generation */
+    /* speed: straggler.c */
+    uint32_t shard_us, shards;    /* of its last beat: time of one, and how many it owns */
+    uint64_t told;                /* generation of its last beat */
+    bool beaten;                  /* since the last tick */
+    bool straggler;
+    uint64_t run_us, run_step;    /* since when its beats speak against that; 0 = they do not */
+    uint64_t judged_us;           /* its last beat that was judged */
+    uint32_t pace;                /* its time of a shard in percent of the median, smoothed */
+    uint32_t weight, weight_new;  /* its speed in the generation; in the plan */
     /* lost */
     uint64_t probe_us;            /* last probe */
     bool gone;                    /* proven: its process does not live any more */
@@ -104,6 +113,9 @@ struct job {
     uint64_t step;                /* at which the generation began */
     uint32_t world;
     bool all_entered;             /* every member of the generation said so */
+    uint64_t settled_us;          /* since when they all are in it */
+    uint64_t balanced_us;         /* last plan to spread the shards anew, 0 = none */
+    bool beaten;                  /* some member has, since the last tick */
     uint64_t plan_number, plan_nonce;
     struct core_id plan_key;
     bool plan_pause;
@@ -241,6 +253,12 @@ void life_tick(struct core *core);
 void life_new_world(struct job *job, uint32_t world);
 void on_peer_lost(struct core *core, struct member *m, const struct core_message *message);
 void on_beat(struct core *core, struct member *m, const struct core_message *message);
+
+/* ---- straggler.c ----------------------------------------------------------------------------- */
+void straggler_beat(struct job *job, struct member *m, const struct core_message *message);
+void straggler_tick(struct core *core, struct job *job);
+uint32_t straggler_weight(const struct core *core, const struct member *m);
+bool balance_due(const struct core *core, const struct job *job);
 
 /* ---- barrier.c ------------------------------------------------------------------------------- */
 void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message);

@@ -202,6 +202,7 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
     m->step = message->step;
     m->loss = message->beat.loss;
     m->samples_per_s = message->beat.samples_per_s;
+    straggler_beat(job, m, message);
     if (m->in_generation)
         note_progress(core, job, message->step);
 }
@@ -431,6 +432,7 @@ static void shift(struct core *core, uint64_t gap_us)
 
         if (m->state == MEMBER_FREE)
             continue;
+        m->beaten = false; /* its speed is not judged by what is old */
         m->seen_us = shifted(core, m->seen_us, gap_us);
         m->phase_us = shifted(core, m->phase_us, gap_us);
         if (m->report_us != 0)
@@ -462,6 +464,7 @@ void life_tick(struct core *core)
             generation_retry(core, job);
         barrier_tick(core, job);
         tick_job(core, job);
+        straggler_tick(core, job);
         job_try(core, job);
         job_tell_waiting(core, job);
         forget_terms(core, job);

@@ -192,6 +192,7 @@ struct member *member_new(struct core *core, struct job *job, const struct core_
     m->order = job->order++;
     m->rank = m->rank_new = NOBODY;
     m->barrier = NOBODY;
+    m->weight = m->weight_new = CORE_WEIGHT_USUAL;
     m->seen_us = m->phase_us = core->now_us;
     m->next = NOBODY;
     m->previous = job->last;

@@ -17,6 +17,7 @@
 #define CORE_REASON_BYTES 200
 #define CORE_WORLD_MAX   1024
 #define CORE_NUMBER_MAX  (UINT64_MAX / 4) /* of a generation or a step that a member may know */
+#define CORE_WEIGHT_USUAL 100
 
 typedef uint64_t core_conn; /* the shell's handle of a connection; 0 = none */
 
@@ -107,6 +108,7 @@ struct core_roster_member {
     uint32_t rank, local_rank, pid;
     uint64_t applied;         /* updates */
     bool frozen;
+    uint32_t weight;          /* PLAN: its speed, CORE_WEIGHT_USUAL = usual; 0 is usual too */
 };
 
 struct core_hello {
@@ -133,6 +135,8 @@ struct core_beat {
     float loss, samples_per_s;
     const char *entered_what;
     uint32_t lag_ms;
+    uint32_t shard_us;        /* wall time of one of its shards; 0 = none was measured */
+    uint32_t shards;          /* that it owns */
 };
 
 struct core_report {

@@ -256,6 +256,22 @@ static bool relief_comes(const struct core *core, const struct job *job)
     return comes && !late;
 }
 
+/* The same members, other shares of the shards. */
+static void plan_shares(struct core *core, struct job *job)
+{
+    bool by_speed = false;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        m->chosen = m->in_generation;
+        by_speed |= m->in_generation && straggler_weight(core, m) != CORE_WEIGHT_USUAL;
+    }
+    job->balanced_us = core->now_us;
+    core_log(core, CORE_INFO, job,
+             by_speed ? "the shards are spread anew, by speed"
+                      : "the shards are spread anew, evenly");
+    generation_plan(core, job, job->world, false);
+}
+
 /* Joins and leaves that can be taken at the next boundary, all together. */
 static void try_plan(struct core *core, struct job *job)
 {
@@ -278,8 +294,11 @@ static void try_plan(struct core *core, struct job *job)
             m->chosen = true;
             joiners++;
         }
-    if (leave == 0 && joiners == 0)
+    if (leave == 0 && joiners == 0) {
+        if (balance_due(core, job))
+            plan_shares(core, job);
         return;
+    }
     pause = stay + joiners < job->min;
     if (pause && relief_comes(core, job))
         return;

@@ -33,6 +33,11 @@ void core_times_default(struct core_times *times)
     times->cooldown_losses = 3;
     times->cooldown_ms = 60000;
     times->restart_budget = 64;
+    times->straggler_steps = 20;
+    times->straggler_ms = 2000;
+    times->settle_ms = 2000;
+    times->balance_ms = 10000;
+    times->rebalance = false;
 }
 
 static uint32_t table_size(uint32_t entries)
@@ -176,10 +181,11 @@ static const char *member_word(const struct core *core, const struct job *job,
         return m->barrier != NOBODY ? "waiting" : "present";
     switch (m->state) {
     case MEMBER_RUNNING:
-        return m->conn == 0  ? "detached"
-               : m->leaving  ? "leaving"
-               : m->finished ? "finished"
-                             : "running";
+        return m->conn == 0   ? "detached"
+               : m->leaving   ? "leaving"
+               : m->finished  ? "finished"
+               : m->straggler ? "straggler"
+                              : "running";
     case MEMBER_FROZEN:
         return "frozen";
     case MEMBER_LOST:
@@ -213,6 +219,10 @@ bool core_view_member(const struct core *core, uint32_t job_number, uint32_t ind
             m->barrier != NOBODY
                 ? core->barriers[(size_t)m->job * core->limits.barriers + m->barrier].name
                 : "";
+        view->shards = m->shards;
+        view->shard_us = m->shard_us;
+        view->in_generation = m->in_generation;
+        view->straggler = m->straggler;
         view->participant = m->kind == CORE_PARTICIPANT;
         return true;
     }
@@ -292,6 +302,7 @@ uint64_t core_hash(const struct core *core)
         for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
             h = mix(mix(mix(h, (uint64_t)m->state), m->rank), m->applied);
             h = mix(mix(h, m->conn), m->seen_us);
+            h = mix(mix(h, m->weight), m->straggler);
         }
     }
     return h;

@@ -54,6 +54,7 @@ static void member_to_core(const struct wire_member *from, struct core_roster_me
         .pid = from->pid,
         .applied = from->applied,
         .frozen = from->frozen,
+        .weight = from->weight,
     };
 }
 
@@ -117,6 +118,8 @@ static void beat_to_core(const struct wire_beat *from, struct core_beat *to)
         .samples_per_s = from->samples_per_s,
         .entered_what = from->entered_what,
         .lag_ms = from->lag_ms,
+        .shard_us = from->shard_us,
+        .shards = from->shards,
     };
 }
 
@@ -205,6 +208,7 @@ static void member_to_wire(const struct core_roster_member *from, struct wire_me
         .pid = from->pid,
         .applied = from->applied,
         .frozen = from->frozen,
+        .weight = from->weight,
     };
 }
 

@@ -393,6 +393,7 @@ static int open_core(struct runtime *rt, const struct settings *settings, struct
     times.cooldown_losses = (uint32_t)settings->cooldown_losses;
     times.cooldown_ms = (uint32_t)settings->cooldown_ms;
     times.restart_budget = (uint32_t)settings->restart_budget;
+    times.rebalance = settings->rebalance;
     rt->core_memory = aligned_alloc(64, (core_size(&limits) + 63) / 64 * 64);
     rt->arena_memory = malloc(WIRE_ARENA_BYTES);
     if (rt->core_memory == NULL || rt->arena_memory == NULL)

@@ -25,6 +25,10 @@ static json_t *member_json(const struct core_member_view *view)
     json_object_set_new(member, "rank",
                         view->rank == UINT32_MAX ? json_null() : json_integer(view->rank));
     json_object_set_new(member, "data_address", json_string(view->data_address));
+    if (view->in_generation && view->shard_us > 0) {
+        json_object_set_new(member, "shards", json_integer(view->shards));
+        json_object_set_new(member, "shard_us", json_integer(view->shard_us));
+    }
     if (view->participant)
         json_object_set_new(member, "kind", json_string("participant"));
     if (view->waits_at[0] != '\0')
@@ -144,6 +148,29 @@ static void job_metric(const struct core *core, FILE *out, const char *name, con
     }
 }
 
+/* One line for each member of a generation. */
+static void member_metric(const struct core *core, FILE *out, const char *name, const char *help,
+                          double (*value)(const struct core_member_view *))
+{
+    struct core_job_view job;
+    struct core_member_view view;
+
+    metric(out, name, "gauge", help);
+    for (uint32_t i = 0; core_view_job(core, i, &job); i++)
+        for (uint32_t k = 0; core_view_member(core, i, k, &view); k++) {
+            if (!view.in_generation)
+                continue;
+            (void)fprintf(out, "%s{job=\"", name);
+            print_label(out, job.name);
+            (void)fprintf(out, "\",rank=\"%u\",node=\"", view.rank);
+            print_label(out, view.node);
+            (void)fprintf(out, "\"} %.9g\n", value(&view));
+        }
+}
+
+static double straggler_of(const struct core_member_view *v) { return v->straggler; }
+static double shard_of(const struct core_member_view *v) { return v->shard_us / 1e6; }
+static double shards_of(const struct core_member_view *v) { return v->shards; }
 static double world_of(const struct core_job_view *v) { return v->world; }
 static double generation_of(const struct core_job_view *v) { return (double)v->generation; }
 static double recoveries_of(const struct core_job_view *v) { return (double)v->recoveries; }
@@ -211,6 +238,10 @@ static void metrics_text(const struct core *core, const struct conn_counters *co
     job_metric(core, out, "muster_step", "gauge", "updates applied", step_of);
     job_metric(core, out, "muster_loss", "gauge", "loss of the last finished step", loss_of);
     job_metric(core, out, "muster_samples_per_second", "gauge", "of rank 0", samples_of);
+    member_metric(core, out, "muster_straggler", "needs much longer for a shard than the others",
+                  straggler_of);
+    member_metric(core, out, "muster_shard_seconds", "wall time of one shard", shard_of);
+    member_metric(core, out, "muster_shards", "shards of a step that it owns", shards_of);
     recovery_metrics(core, out);
     metric(out, "muster_connections", "gauge", "open connections");
     (void)fprintf(out, "muster_connections %llu\n", (unsigned long long)counters->open);

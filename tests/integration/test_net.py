@@ -105,14 +105,14 @@ def status_shows_the_job(cluster):
     cluster.wait(lambda: job(cluster)["recoveries"] == 1 and job(cluster)["step"] > 20, "a recovery in the status")
     cluster.wait(lambda: job(cluster)["samples_per_s"] > 0, "a speed in the status", 30)
     state = job(cluster)
-    expect(state["state"] == "running" and state["generation"] == 2 and state["world"] == 2 and state["loss"] > 0,
+    expect(state["state"] == "running" and state["generation"] >= 2 and state["world"] == 2 and state["loss"] > 0,
            json.dumps(state))
     for phase in ("detect", "push", "rendezvous", "connect", "state", "recompute"):
         expect(isinstance(state["last_recovery"].get(phase + "_us"), int), json.dumps(state))
     for phase in ("push", "connect", "recompute"):
         expect(state["last_recovery"][phase + "_us"] > 0, json.dumps(state))
     for member, rank in zip(sorted(state["members"], key=lambda m: m["rank"]), range(2)):
-        expect(member["rank"] == rank and member["state"] == "running" and member["pid"] > 0 and
+        expect(member["rank"] == rank and member["state"] in ("running", "straggler") and member["pid"] > 0 and
                member["node"] and member["host"], json.dumps(state))
     code, out, _ = muster(cluster, "status", "--http", cluster.http)
     expect(code == 0 and "1 recovery" in out and "running" in out, out)
@@ -318,7 +318,7 @@ def a_host_that_falls_silent_is_left_behind(hosts):
         begin = time.monotonic()
         hosts.drop(2)
         at = len(cluster.events("w0", "step"))
-        cluster.wait(lambda: len(cluster.events("w0", "generation")) == 2 and
+        cluster.wait(lambda: len(cluster.events("w0", "generation")) >= 2 and
                      len(cluster.events("w0", "step")) > at + 2, "the others to go on")
         took = time.monotonic() - begin
         expect(took < 15, f"they went on after {took:.1f} s", cluster)

@@ -62,6 +62,8 @@ struct sim_check {
     uint32_t adopted;        /* times that it ended again, because a member said so */
     uint32_t finished;       /* processes that exited 0 with all steps applied */
     uint64_t lost_told;      /* losses announced */
+    uint64_t stragglers;     /* named */
+    uint64_t spreads;        /* plans that only spread the shards anew */
     bool job_failed;         /* the restart budget was spent */
     bool corrupted;          /* a bit of some replica was flipped */
     bool spread;             /* and was copied, or was alone, before a vote: nobody can tell then */

@@ -19,6 +19,11 @@ void sim_coord_init(struct sim *sim)
     struct sim_coord *coord = &sim->coord;
     core_limits_default(&coord->limits);
     core_times_default(&coord->times);
+    coord->times.rebalance = sim->setup.rebalance;
+    coord->times.straggler_steps = sim->setup.straggler_steps;
+    coord->times.straggler_ms = sim->setup.straggler_ms;
+    coord->times.settle_ms = sim->setup.settle_ms;
+    coord->times.balance_ms = sim->setup.balance_ms;
     coord->limits.jobs = 4;
     coord->limits.members = sim->member_count * 4 + 16;
     coord->limits.barriers = 16;
@@ -90,6 +95,12 @@ static void act_probe(struct sim *sim, const struct core_action *action)
     sim_heap_push(&sim->heap, &event);
 }
 
+static void count_line(struct sim *sim, const char *text)
+{
+    sim->check.stragglers += strstr(text, " is a straggler: ") != NULL;
+    sim->check.spreads += strstr(text, "the shards are spread anew") != NULL;
+}
+
 static void act(struct sim *sim, const struct core_action *action)
 {
     static const char *const levels[] = {"info", "warning", "ERROR"};
@@ -113,6 +124,7 @@ static void act(struct sim *sim, const struct core_action *action)
         break;
     case CORE_ACTION_LOG:
         sim_trace(sim, "coordinator  %s: %s", levels[action->level], action->text);
+        count_line(sim, action->text);
         sim_check_log(sim, action->text);
         break;
     case CORE_ACTION_ANSWER:

@@ -19,8 +19,15 @@ static void later(struct sim *sim, uint32_t worker, enum sim_work work, uint64_t
     sim_heap_push(&sim->heap, &event);
 }
 
+static uint64_t proc_now_us(const struct sim *sim, uint32_t worker)
+{
+    return sim_proc_now_us(sim, &sim->members[worker].proc);
+}
+
 static uint64_t slowed_us(const struct sim *sim, const struct sim_worker *w, uint64_t mean_us)
 {
+    bool by_nature = (uint32_t)(w - sim->workers) == sim->setup.slow_slot;
+    mean_us *= by_nature ? sim->setup.slow_factor : 1;
     return w->slow_until_us > sim->now_us ? mean_us * w->slow_factor : mean_us;
 }
 
@@ -43,7 +50,8 @@ static void begin_shards(struct sim *sim, uint32_t worker)
             plan_mask_set(&one, shard);
             w->shard_todo = plan_mask_minus(&w->shard_todo, &one);
             *thread = (struct sim_thread){.busy = true, .step = w->shard_step, .shard = shard,
-                                          .hash = w->hash, .serial = thread->serial + 1};
+                                          .hash = w->hash, .serial = thread->serial + 1,
+                                          .begun_us = proc_now_us(sim, worker)};
             later(sim, worker, SIM_WORK_SHARD, t, slowed_us(sim, w, sim->setup.shard_us));
         }
     }
@@ -88,6 +96,7 @@ static void shard_done(struct sim *sim, uint32_t worker, uint32_t t)
     struct sim_thread *thread = &w->threads[t];
     struct sim_thread done = *thread;
     thread->busy = false;
+    pace_shard(&w->pace, done.step, proc_now_us(sim, worker) - done.begun_us);
     if (done.step == w->shard_step && done.step == w->version) {
         w->shard_value[done.shard] = value_of(sim, w, &done);
         plan_mask_set(&w->shard_have, done.shard);

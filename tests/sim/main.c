@@ -280,6 +280,8 @@ static void run_seed(const struct sim_options *options, uint64_t seed, struct si
     totals->virtual_us += outcome.virtual_us;
     totals->steps += outcome.steps;
     totals->generations += outcome.generations;
+    totals->stragglers += outcome.stragglers;
+    totals->spreads += outcome.spreads;
     if (outcome.failed) {
         tell_failure(options, seed, &outcome);
     }

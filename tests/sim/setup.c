@@ -94,6 +94,27 @@ static void draw_faults(struct sim *sim)
             : 0;
 }
 
+/* Jobs are short here: who is slow is known sooner than in the daemon. Some are longer, on one slow
+ * machine among others. From a generator of its own, so that what else a seed draws stays as it
+ * was. */
+static void draw_balance(struct sim *sim, uint32_t workers)
+{
+    struct sim_setup *setup = &sim->setup;
+    struct sim_rng rng;
+    sim_rng_init(&rng, sim->seed, 4);
+    setup->slow_slot = SIM_NO_SLOT;
+    if (sim_rng_chance(&rng, 150)) {
+        setup->slow_slot = (uint32_t)sim_rng_range(&rng, 0, workers - 1);
+        setup->slow_factor = (uint32_t)sim_rng_range(&rng, 2, 6);
+        setup->job.steps += sim_rng_range(&rng, 10, 40);
+    }
+    setup->rebalance = sim_rng_chance(&rng, 500);
+    setup->straggler_steps = (uint32_t)sim_rng_range(&rng, 1, 4);
+    setup->straggler_ms = (uint32_t)sim_rng_range(&rng, 0, 1500);
+    setup->settle_ms = (uint32_t)sim_rng_range(&rng, 0, 3000);
+    setup->balance_ms = (uint32_t)sim_rng_range(&rng, 200, 10000);
+}
+
 static void draw_puppets(struct sim *sim)
 {
     struct sim_setup *setup = &sim->setup;
@@ -119,6 +140,7 @@ void sim_setup_draw(struct sim *sim)
     *setup = (struct sim_setup){0};
     uint32_t workers = draw_workers(sim);
     draw_job(sim, workers);
+    draw_balance(sim, workers);
     draw_times(sim, workers);
     draw_faults(sim);
     setup->start_count = workers;

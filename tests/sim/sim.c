@@ -410,6 +410,8 @@ void sim_run(const struct sim_options *options, uint64_t seed, struct sim_table 
     outcome->virtual_us = sim->now_us;
     outcome->steps = sim->check.steps;
     outcome->generations = sim->check.generation_count;
+    outcome->stragglers = sim->check.stragglers;
+    outcome->spreads = sim->check.spreads;
     outcome->unprotected = sim->check.unprotected;
     world_end(sim);
     free(sim);

@@ -107,6 +107,11 @@ struct sim_setup {
     uint32_t rate_us;       /* mean time between two random strikes; 0 = none */
     uint32_t wishes;        /* cells of the table that it tries to strike */
     uint32_t loss_permille; /* of packets, all the time */
+    uint32_t slow_slot;     /* its machine is slow by nature; SIM_NO_SLOT = none is */
+    uint32_t slow_factor;   /* so many times */
+    bool rebalance;         /* the coordinator's option; and how soon a slow one is a straggler */
+    uint32_t straggler_steps, straggler_ms;
+    uint32_t settle_ms, balance_ms; /* between plans that only spread the shards */
 };
 
 struct sim {
@@ -150,6 +155,8 @@ struct sim_outcome {
     uint64_t virtual_us;
     uint64_t steps;          /* updates applied, over all workers */
     uint64_t generations;
+    uint64_t stragglers;     /* named */
+    uint64_t spreads;        /* plans that only spread the shards */
     bool unprotected;        /* an empty or older store: checks 4 to 7 were off */
     bool excused;            /* it could not finish, and a checker says why */
     char excuse[256];

@@ -114,9 +114,10 @@ void sim_totals_print(const struct sim_totals *totals, const struct sim_table *t
            totals->differed);
     printf("%.2f simulated hours in %.1f s: %.0f times real time; %" PRIu64
            " events, %.0f events/s; %" PRIu64 " updates in %" PRIu64 " generations; %" PRIu64
-           " faults struck\n",
+           " faults struck; %" PRIu64 " stragglers named, shards spread anew %" PRIu64 " times\n",
            virtual_s / 3600, real_s, virtual_s / real_s, totals->events,
-           (double)totals->events / real_s, totals->steps, totals->generations, strikes(table));
+           (double)totals->events / real_s, totals->steps, totals->generations, strikes(table),
+           totals->stragglers, totals->spreads);
 }
 
 void sim_totals_json(const struct sim_totals *totals, const struct sim_table *table)

@@ -15,6 +15,8 @@ struct sim_totals {
     uint64_t virtual_us;
     uint64_t steps;
     uint64_t generations;
+    uint64_t stragglers;     /* named */
+    uint64_t spreads;        /* plans that only spread the shards anew */
     double real_s;
 };
 

@@ -80,9 +80,12 @@ static void tell_status(struct sim *sim, uint32_t worker)
         w->told_phase = phase;
         w->told_part = part;
         w->told_applied = w->elastic.applied;
+        struct plan_mask owned = elastic_owned(&w->elastic);
         struct session_event event = {.type = SESSION_STATUS,
                                       .status = {.phase = phase, .part = part,
-                                                 .applied = w->elastic.applied}};
+                                                 .applied = w->elastic.applied,
+                                                 .shard_us = pace_us(&w->pace),
+                                                 .shards = plan_mask_count(&owned)}};
         sim_member_tell(sim, worker, &event);
     }
 }
@@ -316,8 +319,8 @@ static void take_roster(struct sim *sim, struct sim_worker *w, const struct wire
 {
     const struct wire_generation *told = &message->generation;
     struct elastic_roster *roster = &w->roster;
+    bool own_shares = sim->options->bug == SIM_BUG_OWN_SHARES && w == &sim->workers[0];
     SIM_REQUIRE(told->members_count <= SIM_WORLD_MAX);
-    (void)sim;
     roster->number = message->header.generation;
     roster->nonce = message->header.nonce;
     roster->step = message->header.step;
@@ -326,7 +329,8 @@ static void take_roster(struct sim *sim, struct sim_worker *w, const struct wire
     for (uint32_t i = 0; i < told->members_count; i++) {
         struct elastic_member *to = &roster->members[i];
         const struct wire_member *from = &told->members[i];
-        *to = (struct elastic_member){.applied = from->applied, .frozen = from->frozen};
+        *to = (struct elastic_member){.applied = from->applied, .frozen = from->frozen,
+                                      .weight = own_shares ? 0 : from->weight};
         memcpy(to->id.byte, from->id.bytes, ELASTIC_ID_BYTES);
         if (from->owned_bytes > 0) {
             memcpy(to->owned.byte, from->owned,

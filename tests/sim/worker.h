@@ -10,6 +10,7 @@
 #include "sim/toy.h"
 #include "train/elastic.h"
 #include "train/exchange.h"
+#include "train/pace.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,6 +44,7 @@ struct sim_thread {
     uint64_t step;
     uint32_t shard;
     uint64_t hash;      /* of the parameters it read */
+    uint64_t begun_us;  /* on the process's clock */
     uint32_t serial;    /* events of an older task are void */
 };
 
@@ -105,6 +107,7 @@ struct sim_worker {
     struct sim_checkpoint saves[SIM_SAVES_MAX]; /* being written; valid = in use */
     uint32_t slow_factor;                      /* computes so many times slower */
     uint64_t slow_until_us;
+    struct pace pace;                          /* how long a shard takes here */
 
     /* the exchange */
     struct exchange exchange;

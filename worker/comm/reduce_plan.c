@@ -93,19 +93,54 @@ struct plan_mask plan_present(const struct plan_shape *shape, uint64_t step)
 
 /* ---- owners --------------------------------------------------------------------------------- */
 
-void plan_balanced(uint32_t shards, uint32_t world, uint16_t owner[PLAN_SHARDS_MAX])
+/* The first load[0] shards to rank 0, the next load[1] to rank 1, and so on. */
+static void in_order(uint32_t shards, uint32_t world, const uint32_t *load, uint16_t *owner)
 {
     uint32_t shard = 0;
 
+    for (uint32_t rank = 0; rank < world; rank++)
+        for (uint32_t i = 0; i < load[rank]; i++)
+            owner[shard++] = (uint16_t)rank;
+    assert(shard == shards);
+}
+
+void plan_balanced(uint32_t shards, uint32_t world, uint16_t owner[PLAN_SHARDS_MAX])
+{
+    uint32_t load[PLAN_WORLD_MAX];
+
     assert(world > 0 && world <= PLAN_WORLD_MAX);
     assert(shards <= PLAN_SHARDS_MAX);
-    for (uint32_t rank = 0; rank < world; rank++) {
-        uint32_t load = shards / world + (rank < shards % world);
+    for (uint32_t rank = 0; rank < world; rank++)
+        load[rank] = shards / world + (rank < shards % world);
+    in_order(shards, world, load, owner);
+}
 
-        for (uint32_t i = 0; i < load; i++)
-            owner[shard++] = (uint16_t)rank;
-    }
-    assert(shard == shards);
+static uint64_t speed(const uint32_t *weight, uint32_t rank)
+{
+    return weight[rank] != 0 ? weight[rank] : PLAN_WEIGHT_USUAL;
+}
+
+/* Who would be done first with one shard more. */
+static uint32_t next_owner(uint32_t world, const uint32_t *weight, const uint32_t *load)
+{
+    uint32_t best = 0;
+
+    for (uint32_t rank = 1; rank < world; rank++)
+        if ((load[rank] + 1) * speed(weight, best) < (load[best] + 1) * speed(weight, rank))
+            best = rank;
+    return best;
+}
+
+void plan_weighted(uint32_t shards, uint32_t world, const uint32_t *weight,
+                   uint16_t owner[PLAN_SHARDS_MAX])
+{
+    uint32_t load[PLAN_WORLD_MAX] = {0};
+
+    assert(world > 0 && world <= PLAN_WORLD_MAX);
+    assert(shards <= PLAN_SHARDS_MAX);
+    for (uint32_t i = 0; i < shards; i++)
+        load[i < world ? i : next_owner(world, weight, load)]++;
+    in_order(shards, world, load, owner);
 }
 
 /* The member that takes a lost shard: one without any, else the least loaded in the smallest
@@ -123,9 +158,8 @@ static uint16_t heir(uint32_t shards, uint32_t world, uint32_t shard, const uint
 
         assert(level <= 9);
         for (uint32_t i = first; i < end && i < shards; i++)
-            if (owner[i] != PLAN_NOBODY &&
-                (best == PLAN_NOBODY || load[owner[i]] < load[best] ||
-                 (load[owner[i]] == load[best] && owner[i] < best)))
+            if (owner[i] != PLAN_NOBODY && (best == PLAN_NOBODY || load[owner[i]] < load[best] ||
+                                            (load[owner[i]] == load[best] && owner[i] < best)))
                 best = owner[i];
     }
     return best;
@@ -351,8 +385,7 @@ bool plan_program(uint32_t shards, const struct plan_node *root, const struct pl
 
 /* ---- chunks --------------------------------------------------------------------------------- */
 
-void plan_chunk(uint64_t elements, uint32_t world, uint32_t chunk, uint64_t *first,
-                uint64_t *count)
+void plan_chunk(uint64_t elements, uint32_t world, uint32_t chunk, uint64_t *first, uint64_t *count)
 {
     uint64_t units = (elements + PLAN_CHUNK_ALIGN - 1) / PLAN_CHUNK_ALIGN;
     uint64_t begin = units * chunk / world * PLAN_CHUNK_ALIGN;

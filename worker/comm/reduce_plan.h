@@ -79,6 +79,14 @@ struct plan_mask plan_present(const struct plan_shape *shape, uint64_t step);
  * the larger loads first (which packs aligned subtrees best: 8 on 5 ranks = {01}{23}{45}{6}{7}). */
 void plan_balanced(uint32_t shards, uint32_t world, uint16_t owner[PLAN_SHARDS_MAX]);
 
+/* The same where members differ in speed: contiguous, everybody has a shard (if there are enough),
+ * and the slowest is done as early as can be: the next shard always goes to whoever would be done
+ * first with it, of equal ones to the lowest rank. weight[rank]: its speed beside the others'; 0
+ * counts as PLAN_WEIGHT_USUAL. Equal weights are plan_balanced. */
+#define PLAN_WEIGHT_USUAL 100
+void plan_weighted(uint32_t shards, uint32_t world, const uint32_t *weight,
+                   uint16_t owner[PLAN_SHARDS_MAX]);
+
 /* Owners after a loss. owned[rank] = what the rank owned before; ranks that owned nothing may be
  * there. Shards with a living owner stay (the lowest rank, should two claim one). Each lost shard
  * goes to a member that has none yet, else to the owner of its sibling, else of the nearest living

@@ -69,10 +69,12 @@ static void run_shard(struct pool_task *task, uint32_t thread)
 
     if (__atomic_load_n(&t->skip_shards, __ATOMIC_ACQUIRE))
         return;
+    s->took_us = clock_monotonic_us();
     fault_point(t, "compute", s->step);
     (void)prefetch_take(t->prefetch, &key, lane->images, lane->labels);
     model_load(lane->model, state_params(&t->state), s->step);
     model_shard(lane->model, lane->images, lane->labels, key.real, s->leaf, on_bucket, &owner);
+    s->took_us = clock_monotonic_us() - s->took_us;
     s->computed = true;
 }
 
@@ -132,7 +134,9 @@ static void shard_done(struct pool_task *task)
 
     event.step = s->step;
     event.shard = s->shard;
-    if (!computed)
+    if (computed)
+        pace_shard(&t->pace, s->step, s->took_us);
+    else
         sums_drop(&t->sums, s->leaf);
     task_done(s);
     t->shards_open--;

@@ -36,6 +36,7 @@ static bool fill_roster(const struct muster_event *event, struct elastic_roster 
         memcpy(to->id.byte, from->id, ELASTIC_ID_BYTES);
         to->applied = from->applied;
         to->frozen = from->frozen;
+        to->weight = from->weight;
         if (bytes > 0)
             memcpy(to->owned.byte, from->owned, bytes);
         (void)snprintf(addresses->address[i], COMM_ADDRESS_BYTES, "%s", from->data_address);
@@ -307,12 +308,15 @@ static enum muster_phase phase_of(const struct trainer *t)
 
 void control_progress(struct trainer *t)
 {
+    struct plan_mask owned = elastic_owned(&t->elastic);
     struct muster_progress progress = {.phase = phase_of(t),
                                        .part = plan_mask_count(&t->elastic.held),
                                        .applied = t->elastic.applied,
                                        .loss = (float)t->loss,
                                        .samples_per_s = (float)t->samples_per_s,
-                                       .entered_what = ""};
+                                       .entered_what = "",
+                                       .shard_us = pace_us(&t->pace),
+                                       .shards = plan_mask_count(&owned)};
 
     if (t->session != NULL && !t->session_ended)
         muster_progress(t->session, &progress);

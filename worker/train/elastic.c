@@ -62,7 +62,7 @@ struct plan_mask elastic_none_held(void)
     return none;
 }
 
-struct plan_mask elastic_owned_now(const struct elastic *e)
+struct plan_mask elastic_owned(const struct elastic *e)
 {
     if (e->generation.number == 0 || e->rank == ELASTIC_NO_RANK)
         return elastic_none_held();
@@ -72,7 +72,7 @@ struct plan_mask elastic_owned_now(const struct elastic *e)
 /* Present shards of step `applied` that I own. */
 struct plan_mask elastic_due_now(const struct elastic *e)
 {
-    struct plan_mask owned = elastic_owned_now(e), present;
+    struct plan_mask owned = elastic_owned(e), present;
 
     if (e->applied >= e->config.steps_total)
         return elastic_none_held();

@@ -46,6 +46,7 @@ struct elastic_member {
     uint64_t applied;       /* updates applied when it froze, or known from its checkpoint */
     struct plan_mask owned; /* shards it owned in the generation that ended */
     bool frozen;            /* it was a member of the last generation and reported */
+    uint32_t weight;        /* PLAN: its speed, as plan_weighted() takes it */
 };
 
 /* A generation as the coordinator tells it: by rank. */
@@ -250,6 +251,9 @@ void elastic_step(struct elastic *e, const struct elastic_event *event,
 
 /* Sums of the current step that are still to be computed here: it owes them. */
 bool elastic_owes(const struct elastic *e);
+
+/* The shards that it owns in the generation that it is in, or was in last. */
+struct plan_mask elastic_owned(const struct elastic *e);
 
 /* A member of its current generation with a place in the next step's sums. */
 bool elastic_training(const struct elastic *e);

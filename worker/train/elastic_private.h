@@ -14,7 +14,6 @@ void elastic_leave_for_good(struct elastic *e, struct elastic_actions *actions, 
                             const char *text);
 uint32_t elastic_find_rank(const struct elastic_roster *roster, const struct elastic_id *id);
 struct plan_mask elastic_none_held(void);
-struct plan_mask elastic_owned_now(const struct elastic *e);
 struct plan_mask elastic_due_now(const struct elastic *e);
 void elastic_new_version(struct elastic *e, uint64_t version, uint64_t hash);
 

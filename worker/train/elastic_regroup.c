@@ -13,7 +13,7 @@ static void report(struct elastic *e, struct elastic_actions *actions)
 
     action->version = e->applied;
     action->plan = e->plan.number;
-    action->shards = elastic_owned_now(e);
+    action->shards = elastic_owned(e);
     action->has_reduced = e->has_reduced;
     action->entered = e->entered;
     e->plan.number = 0;
@@ -139,9 +139,12 @@ void elastic_on_formed(struct elastic *e, const struct elastic_event *event,
     connect(e, event->now_us, actions);
 }
 
-/* The plan is the generation now: everybody takes it after the same step. */
+/* The plan is the generation now: everybody takes it after the same step. The shards are spread
+ * anew: nobody holds anything of the step to come. */
 static void take_plan(struct elastic *e)
 {
+    uint32_t weight[ELASTIC_WORLD_MAX];
+
     e->before = e->generation.number;
     e->generation = e->plan;
     e->generation.step = e->applied;
@@ -150,7 +153,9 @@ static void take_plan(struct elastic *e)
     e->pending_plan = 0;
     if (e->before == 0)
         e->before = e->generation.number;
-    plan_balanced(e->config.shape.shards, e->generation.world, e->owner);
+    for (uint32_t rank = 0; rank < e->generation.world; rank++)
+        weight[rank] = e->generation.members[rank].weight;
+    plan_weighted(e->config.shape.shards, e->generation.world, weight, e->owner);
 }
 
 void elastic_enter_plan(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)

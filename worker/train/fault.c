@@ -1,8 +1,8 @@
 /* In test builds only. Named fault points: MUSTER_FAULT=phase:step:rank:generation[,..] kills this
  * process with SIGKILL when it comes to that phase; * stands for any. The phases are the first
  * arguments of fault_point(). MUSTER_SLOW=phase:step:.. stays for MUSTER_SLOW_MS in that phase
- * instead, once. MUSTER_SHUFFLE=N has the shards of each step worked in a scattered order that N
- * chooses. */
+ * instead, once; with MUSTER_SLOW_EVERY=1 each time. MUSTER_SHUFFLE=N has the shards of each step
+ * worked in a scattered order that N chooses. */
 #include "train/trainer.h"
 
 #ifdef MUSTER_FAULTS
@@ -43,14 +43,14 @@ static bool strikes(const char *at, const struct trainer *t, const char *phase, 
            matches(&at, t->elastic.generation.number);
 }
 
-/* Only the first that comes there stays, whatever its thread. */
+/* Only the first that comes there stays, whatever its thread; or everybody, each time. */
 static void stay(const struct trainer *t, const char *phase, uint64_t step)
 {
     static atomic_flag stayed = ATOMIC_FLAG_INIT;
     const char *at = getenv("MUSTER_SLOW"), *ms = getenv("MUSTER_SLOW_MS");
 
     if (at != NULL && ms != NULL && strikes(at, t, phase, step) &&
-        !atomic_flag_test_and_set(&stayed))
+        (getenv("MUSTER_SLOW_EVERY") != NULL || !atomic_flag_test_and_set(&stayed)))
         (void)usleep((useconds_t)(strtoul(ms, NULL, 10) * 1000));
 }
 

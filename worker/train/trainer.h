@@ -20,6 +20,7 @@
 #include "train/catchup.h"
 #include "train/elastic.h"
 #include "train/exchange.h"
+#include "train/pace.h"
 #include "train/pool.h"
 #include "train/settings.h"
 #include "train/state.h"
@@ -48,6 +49,7 @@ struct shard_task {
     uint32_t shard;
     float *leaf;
     bool computed;            /* false: it was no longer wanted */
+    uint64_t took_us;         /* on its thread */
     struct shard_word {
         struct pool_word word;
         struct shard_task *task;
@@ -146,6 +148,7 @@ struct trainer {
     struct range_task ranges[POOL_THREADS_MAX];
     uint32_t ranges_open;
     uint64_t compute_us;                     /* when the step's sums were asked for */
+    struct pace pace;                        /* how long a shard takes here */
 
     /* exchange */
     struct comm *comm;                       /* NULL: alone */

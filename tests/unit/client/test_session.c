@@ -47,7 +47,9 @@ static void beats_tell_the_status(void **state)
                                     .applied = 41,
                                     .loss = 0.5f,
                                     .entered = 9,
-                                    .entered_what = "all_reduce #9"};
+                                    .entered_what = "all_reduce #9",
+                                    .shard_us = 7000,
+                                    .shards = 8};
 
     (void)state;
     bench_init(&bench);
@@ -60,6 +62,8 @@ static void beats_tell_the_status(void **state)
     assert_int_equal(bench_sent(&bench)->beat.phase_age_ms, 400);
     assert_int_equal(bench_sent(&bench)->header.step, 41);
     assert_string_equal(bench_sent(&bench)->beat.entered_what, "all_reduce #9");
+    assert_int_equal(bench_sent(&bench)->beat.shard_us, 7000);
+    assert_int_equal(bench_sent(&bench)->beat.shards, 8);
     /* the same again does not make the phase younger, another step does */
     bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
     bench_wake_at(&bench, bench.now_us + 500000);

@@ -48,6 +48,9 @@ static void hear_more(const struct core_message *message, uint32_t number,
         text = message->roster.reason;
         for (uint32_t i = 0; i < heard->world; i++) {
             assert_int_equal(message->roster.members[i].rank, i);
+            if (i < 8) {
+                heard->weights[i] = message->roster.members[i].weight;
+            }
             if (message->roster.members[i].pid == number) {
                 heard->rank = i;
             }
@@ -95,6 +98,9 @@ static void carry_out(struct bench *b, const struct core_action *action)
     } else if (action->type == CORE_ACTION_CLOSE) {
         b->closed |= UINT64_C(1) << (action->conns[0] % 64);
         b->members[action->conns[0]].number = 0;
+    } else if (action->type == CORE_ACTION_LOG) {
+        (void)snprintf(b->lines[b->line_count++ % BENCH_LINES], CORE_SENTENCE_BYTES, "%s",
+                       action->text);
     } else if (action->type == CORE_ACTION_PROBE) {
         assert_true(b->probe_count < BENCH_STORES);
         b->probes[b->probe_count++] = action->probe;
@@ -204,6 +210,8 @@ void bench_say(struct bench *b, core_conn conn, struct core_message message)
 void bench_entered(struct bench *b, core_conn conn, uint64_t generation, uint64_t at)
 {
     b->members[conn].phase = CORE_PHASE_COMPUTE;
+    b->members[conn].generation = generation;
+    b->members[conn].step = at;
     bench_say(b, conn, (struct core_message){.type = CORE_ENTERED, .generation = generation,
                                              .step = at});
 }
@@ -230,11 +238,15 @@ void bench_barrier(struct bench *b, core_conn conn, const char *name, uint64_t s
 
 static void beat(struct bench *b, core_conn conn)
 {
-    const struct bench_member *m = &b->members[conn];
+    struct bench_member *m = &b->members[conn];
     uint64_t age_us = m->phase_us != 0 ? b->now_us - m->phase_us : 0;
+    m->step += m->steps;
     bench_say(b, conn, (struct core_message){.type = CORE_BEAT, .step = m->step,
+                                             .generation = m->generation,
                                              .beat = {.phase = m->phase,
                                                       .phase_age_ms = age_us / 1000,
+                                                      .shard_us = m->shard_us,
+                                                      .shards = m->shards,
                                                       .entered_what = ""}});
 }
 
@@ -289,6 +301,25 @@ uint32_t bench_times_told(const struct bench *b, core_conn conn, enum core_messa
         count += b->heard[i].conn == conn && b->heard[i].type == type;
     }
     return count;
+}
+
+uint32_t bench_times_logged(const struct bench *b, const char *words)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < BENCH_LINES && i < b->line_count; i++) {
+        count += strstr(b->lines[i], words) != NULL;
+    }
+    return count;
+}
+
+const char *bench_logged(const struct bench *b, const char *words)
+{
+    for (uint32_t i = b->line_count; i > 0 && i + BENCH_LINES > b->line_count; i--) {
+        if (strstr(b->lines[(i - 1) % BENCH_LINES], words) != NULL) {
+            return b->lines[(i - 1) % BENCH_LINES];
+        }
+    }
+    return "";
 }
 
 struct core_job_view bench_job(const struct bench *b)

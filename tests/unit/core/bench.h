@@ -9,6 +9,7 @@
 #define BENCH_HEARD   2048u
 #define BENCH_MEMBERS 100u
 #define BENCH_STORES  16u
+#define BENCH_LINES   256u
 
 /* One message as one member heard it; copied, since the core's own does not outlive the step. */
 struct bench_heard {
@@ -21,6 +22,7 @@ struct bench_heard {
     uint32_t code;                 /* REFUSED: exit code; BARRIER_RESULT: its end */
     uint64_t seq;                  /* BARRIER_RESULT */
     bool pause, attached;          /* GENERATION; WELCOME */
+    uint32_t weights[8];           /* GENERATION: by rank, of the first few */
     char text[CORE_SENTENCE_BYTES];
 };
 
@@ -30,6 +32,9 @@ struct bench_member {
     enum core_phase phase;         /* told with its beats */
     uint64_t phase_us;             /* since when it has been in it; 0 = since the beat */
     uint64_t step;                 /* told with its beats */
+    uint64_t generation;           /* that it entered; told with its beats */
+    uint32_t steps;                /* that it does from one beat to the next */
+    uint32_t shard_us, shards;     /* told with its beats */
 };
 
 /* What the next member says in its HELLO. */
@@ -57,6 +62,8 @@ struct bench {
     struct bench_member members[BENCH_MEMBERS]; /* by connection */
     struct bench_heard heard[BENCH_HEARD];
     uint32_t heard_count;
+    char lines[BENCH_LINES][CORE_SENTENCE_BYTES]; /* of the log */
+    uint32_t line_count;           /* of all; the newest BENCH_LINES are kept */
     bool hold_store;               /* the store does not answer */
     uint64_t held[BENCH_STORES];   /* lsns that wait */
     uint32_t held_count;
@@ -93,6 +100,10 @@ const char *bench_command(struct bench *b, enum core_command command, const char
 const struct bench_heard *bench_told(const struct bench *b, core_conn conn,
                                      enum core_message_type type);
 uint32_t bench_times_told(const struct bench *b, core_conn conn, enum core_message_type type);
+/* How many lines of the log, of those that are kept, have these words in them; the newest of them,
+ * "" = there is none. */
+uint32_t bench_times_logged(const struct bench *b, const char *words);
+const char *bench_logged(const struct bench *b, const char *words);
 struct core_job_view bench_job(const struct bench *b);
 /* State of the member of this connection's identity as status shows it, by its pid; "" = it is not
  * there. */

@@ -209,9 +209,10 @@ static void lists_agree_with_tables(void **state)
         const char *const *names = sample_field_names(sample_types[t]);
         uint32_t rows = 0;
 
-        for (; names[rows]; rows++)
-            assert_string_equal(names[rows], table->fields[rows + 1].name);
-        assert_int_equal(rows, rows_of(table));
+        for (uint32_t number = 1; number < LINT_FIELDS_MAX; number++)
+            if (table->fields[number].name) /* numbers may be left out */
+                assert_string_equal(names[rows++], table->fields[number].name);
+        assert_null(names[rows]);
     }
 }
 
@@ -242,7 +243,7 @@ static void limits_agree_with_tables(void **state)
 static void largest_bodies_by_hand(void **state)
 {
     const struct lint_table *member = lint_table(FRAME_GENERATION)->fields[3].inside;
-    const size_t member_bytes = 18 + 6 + 6 + 66 + 66 + 6 + 66 + 11 + (1 + 2 + 128) + 2;
+    const size_t member_bytes = 18 + 6 + 6 + 66 + 66 + 6 + 66 + 11 + (1 + 2 + 128) + 2 + 6;
 
     (void)state;
     assert_int_equal(lint_table_bytes_max(lint_table(FRAME_BEAT_ACK)), 1 + 10);

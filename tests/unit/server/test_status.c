@@ -142,6 +142,37 @@ static void a_recovery_has_all_its_phases(void **state)
     bench_free(b);
 }
 
+static void a_straggler_is_shown(void **state)
+{
+    struct bench *b = bench_new();
+    struct http_page page;
+    json_t *root, *member;
+
+    (void)state;
+    bench_running(b, 3, 2, 3);
+    for (core_conn conn = 1; conn <= 3; conn++) {
+        b->members[conn].steps = 10;
+        b->members[conn].shards = 8;
+        b->members[conn].shard_us = conn == 2 ? 41000 : 20000;
+    }
+    bench_wait_ms(b, 4000);
+    member = json_array_get(json_object_get(only_job(b, &root), "members"), 1);
+    assert_string_equal(json_string_value(json_object_get(member, "state")), "straggler");
+    assert_int_equal(json_integer_value(json_object_get(member, "shards")), 8);
+    assert_int_equal(json_integer_value(json_object_get(member, "shard_us")), 41000);
+    json_decref(root);
+    page = page_of(b, "/metrics");
+#define SECOND "{job=\"mnist\",rank=\"1\",node=\"n2\"}"
+    assert_non_null(
+        strstr(page.body, "\nmuster_straggler{job=\"mnist\",rank=\"0\",node=\"n1\"} 0\n"));
+    assert_non_null(strstr(page.body, "\nmuster_straggler" SECOND " 1\n"));
+    assert_non_null(strstr(page.body, "\nmuster_shard_seconds" SECOND " 0.041\n"));
+    assert_non_null(strstr(page.body, "\nmuster_shards" SECOND " 8\n"));
+#undef SECOND
+    free(page.body);
+    bench_free(b);
+}
+
 static void only_known_paths_have_pages(void **state)
 {
     struct bench *b = bench_new();
@@ -160,6 +191,7 @@ int main(void)
         cmocka_unit_test(a_loss_that_is_no_number_hides_no_job),
         cmocka_unit_test(names_are_escaped),
         cmocka_unit_test(a_recovery_has_all_its_phases),
+        cmocka_unit_test(a_straggler_is_shown),
         cmocka_unit_test(only_known_paths_have_pages),
     };
 

@@ -15,6 +15,7 @@ struct bench {
     struct elastic e;
     struct elastic_actions actions;
     struct elastic_roster roster; /* of the next event */
+    uint32_t weights[4];          /* in it, by rank */
     char did[1024];               /* the last event's actions, in words */
 };
 
@@ -87,6 +88,7 @@ static const char *roster(struct bench *bench, enum elastic_event_type type, uin
     for (uint32_t rank = 0; rank < bench->roster.world; rank++) {
         bench->roster.members[rank].id.byte[0] = (uint8_t)(members[rank] - '0');
         bench->roster.members[rank].applied = step;
+        bench->roster.members[rank].weight = bench->weights[rank];
     }
     return tell(bench, (struct elastic_event){.type = type, .roster = &bench->roster});
 }
@@ -286,6 +288,34 @@ static void a_plan_waits_until_every_word_holds_it(void **state)
     assert_string_equal(over(&bench, 1), "STOP_EXCHANGE SEND_REPORT(2R 1)");
 }
 
+/* The same members, other shares: from the boundary on it computes what the weights give it. */
+static void a_plan_spreads_the_shards_by_weight(void **state)
+{
+    static const struct {
+        uint32_t weights[4];
+        const char *then;
+    } rows[] = {
+        {{100, 100, 100}, "STEP_DONE(0) CONNECT COMPUTE(2)"},
+        {{0, 0, 0}, "STEP_DONE(0) CONNECT COMPUTE(2)"},
+        {{40, 100, 100}, "STEP_DONE(0) CONNECT COMPUTE(12)"},
+        {{100, 40, 100}, "STEP_DONE(0) CONNECT COMPUTE(2)"},
+        {{50, 50, 100}, "STEP_DONE(0) CONNECT COMPUTE(1)"},
+    };
+
+    (void)state;
+    for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
+        struct bench bench;
+
+        begin_three(&bench);
+        memcpy(bench.weights, rows[k].weights, sizeof bench.weights);
+        (void)roster(&bench, ELASTIC_PLAN, 2, 0, "213");
+        (void)tell(&bench, exchanged(&bench, 2));
+        assert_string_equal(versioned(&bench, ELASTIC_APPLIED, 1), rows[k].then);
+        assert_string_equal(connected(&bench), "SEND_ENTERED EXCHANGE(1)");
+        assert_int_equal(bench.e.generation.number, 2);
+    }
+}
+
 static void a_leaver_stays_until_it_is_released(void **state)
 {
     struct bench bench;
@@ -476,6 +506,7 @@ int main(void)
         cmocka_unit_test(a_holder_that_fails_is_followed_by_the_next_and_then_told),
         cmocka_unit_test(an_older_generation_is_refused),
         cmocka_unit_test(a_plan_waits_until_every_word_holds_it),
+        cmocka_unit_test(a_plan_spreads_the_shards_by_weight),
         cmocka_unit_test(a_leaver_stays_until_it_is_released),
         cmocka_unit_test(a_leaver_that_is_released_early_ends_its_last_step),
         cmocka_unit_test(a_spare_enters_with_the_group),

@@ -107,6 +107,117 @@ static void balanced_owners_are_contiguous_and_even(void **state)
         }
 }
 
+/* Loads by owner; contiguous, in the order of ranks, nobody without a shard where there are enough.
+ */
+static void loads_of(uint32_t shards, uint32_t world, const uint16_t *owner, uint32_t *load)
+{
+    memset(load, 0, world * sizeof *load);
+    for (uint32_t i = 0; i < shards; i++) {
+        assert_true(owner[i] < world);
+        assert_true(i == 0 ? owner[0] == 0
+                           : owner[i] - owner[i - 1] <= 1 && owner[i] >= owner[i - 1]);
+        load[owner[i]]++;
+    }
+    for (uint32_t r = 0; r < world && world <= shards; r++)
+        assert_true(load[r] > 0);
+}
+
+/* Could every member be done by `time` (in shards per weight, as a fraction of top over bottom)? */
+static bool done_by(uint32_t shards, uint32_t world, const uint32_t *weight, uint64_t top,
+                    uint64_t bottom)
+{
+    uint64_t most = 0;
+
+    for (uint32_t r = 0; r < world; r++) {
+        uint64_t fits = top * weight[r] / bottom;
+
+        most += fits > 0 ? fits : 1; /* its one shard, however long that takes */
+    }
+    return most >= shards;
+}
+
+/* No other way to spread the shards has the slowest done earlier. */
+static void check_weighted(uint32_t shards, uint32_t world, const uint32_t *weight)
+{
+    uint16_t owner[PLAN_SHARDS_MAX], again[PLAN_SHARDS_MAX];
+    uint32_t load[WORLDS], last = 0;
+
+    memset(owner, 0xaa, sizeof owner);
+    plan_weighted(shards, world, weight, owner);
+    plan_weighted(shards, world, weight, again);
+    assert_memory_equal(owner, again, shards * sizeof owner[0]);
+    loads_of(shards, world, owner, load);
+    for (uint32_t r = 1; r < world; r++)
+        if ((uint64_t)load[r] * weight[last] > (uint64_t)load[last] * weight[r])
+            last = r;
+    if (load[last] > 1 && done_by(shards, world, weight, (uint64_t)load[last] * 1000000 - 1,
+                                  (uint64_t)weight[last] * 1000000))
+        fail_msg("S %u, world %u: rank %u of weight %u has %u shards, and is done last", shards,
+                 world, last, weight[last], load[last]);
+}
+
+static void weighted_owners_have_the_slowest_done_earliest(void **state)
+{
+    uint64_t seed = 11;
+
+    (void)state;
+    for (uint32_t world = 1; world <= WORLDS; world++)
+        for (uint32_t shards = 1; shards <= SHARDS; shards++)
+            for (int i = 0; i < 40; i++) {
+                uint32_t weight[WORLDS];
+
+                for (uint32_t r = 0; r < world; r++)
+                    weight[r] = i < 20 && tree_random(&seed) % 2 == 0
+                                    ? PLAN_WEIGHT_USUAL
+                                    : 1 + (uint32_t)(tree_random(&seed) % PLAN_WEIGHT_USUAL);
+                check_weighted(shards, world, weight);
+            }
+}
+
+static void equal_weights_are_balanced(void **state)
+{
+    static const uint32_t weights[] = {0, 1, PLAN_WEIGHT_USUAL, UINT32_MAX};
+
+    (void)state;
+    for (uint32_t world = 1; world <= WORLDS; world++)
+        for (uint32_t shards = 1; shards <= SHARDS; shards++)
+            for (uint32_t k = 0; k < 4; k++) {
+                uint16_t owner[PLAN_SHARDS_MAX], balanced[PLAN_SHARDS_MAX];
+                uint32_t weight[WORLDS];
+
+                for (uint32_t r = 0; r < world; r++)
+                    weight[r] = k == 0 && r % 2 == 0 ? PLAN_WEIGHT_USUAL : weights[k];
+                plan_weighted(shards, world, weight, owner);
+                plan_balanced(shards, world, balanced);
+                assert_memory_equal(owner, balanced, shards * sizeof owner[0]);
+            }
+}
+
+static void weights_give_these_loads(void **state)
+{
+    static const struct {
+        uint32_t shards, world, weight[4], load[4];
+    } rows[] = {
+        {8, 3, {100, 100, 50}, {4, 3, 1}},         {8, 3, {100, 50, 100}, {4, 1, 3}},
+        {24, 3, {100, 100, 20}, {11, 11, 2}},      {24, 3, {20, 100, 100}, {2, 11, 11}},
+        {16, 4, {100, 100, 100, 1}, {5, 5, 5, 1}}, {4, 4, {100, 1, 100, 1}, {1, 1, 1, 1}},
+        {2, 3, {1, 100, 100}, {1, 1, 0}},          {64, 2, {100, 25}, {52, 12}},
+    };
+
+    (void)state;
+    for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
+        uint16_t owner[PLAN_SHARDS_MAX];
+        uint32_t load[WORLDS];
+
+        plan_weighted(rows[k].shards, rows[k].world, rows[k].weight, owner);
+        loads_of(rows[k].shards, rows[k].world, owner, load);
+        for (uint32_t r = 0; r < rows[k].world; r++)
+            if (load[r] != rows[k].load[r])
+                fail_msg("row %zu, rank %u: %u shards, expected %u", k, r, load[r],
+                         rows[k].load[r]);
+    }
+}
+
 /* Distance in the tree: the level of the smallest subtree with both. */
 static uint32_t distance(uint32_t a, uint32_t b)
 {
@@ -338,6 +449,9 @@ int main(void)
         cmocka_unit_test(masks_are_sets),
         cmocka_unit_test(every_sample_is_in_one_shard_of_an_epoch),
         cmocka_unit_test(balanced_owners_are_contiguous_and_even),
+        cmocka_unit_test(weighted_owners_have_the_slowest_done_earliest),
+        cmocka_unit_test(equal_weights_are_balanced),
+        cmocka_unit_test(weights_give_these_loads),
         cmocka_unit_test(only_lost_shards_move_and_not_far),
         cmocka_unit_test(a_lost_shard_goes_to_its_sibling_first),
         cmocka_unit_test(if_nobody_owned_anything_it_is_balanced),
