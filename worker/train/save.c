@@ -93,6 +93,7 @@ static void describe(const struct trainer *t, struct ckpt_meta *meta)
     meta->loss_scale = 1.0;
     meta->params_hash = t->hash;
     (void)snprintf(meta->spec, sizeof meta->spec, "%s", t->spec);
+    (void)snprintf(meta->fingerprint, sizeof meta->fingerprint, "%s", t->fingerprint);
 }
 
 /* While one is being written, only the newest that was asked for is remembered. */

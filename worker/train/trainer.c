@@ -122,17 +122,6 @@ static void passed_over(void *owner, const struct ckpt_row *row)
     report_warning(owner, text);
 }
 
-static int refuse_other(const struct trainer *t, const struct ckpt_found *found,
-                        struct error *error)
-{
-    char text[200];
-
-    settings_spec_difference(found->meta.spec, t->spec, text, sizeof text);
-    return error_set(error, EXIT_REFUSED,
-                     "%s belongs to another run: %s; give --ckpt another folder, or the options of "
-                     "that run", found->path, text);
-}
-
 /* Values of --init, or of the seed: the spec knows the former by their hash. */
 static int load_first(struct trainer *t, struct error *error)
 {
@@ -157,10 +146,13 @@ static int load_state(struct trainer *t, struct error *error)
     enum ckpt_code code = t->settings->ckpt != NULL
                               ? ckpt_find(t->settings->ckpt, &found, passed_over, t, &why)
                               : CKPT_NONE;
-    char text[300];
+    char text[300] = "";
 
-    if (code == CKPT_OK && strcmp(found.meta.spec, t->spec) != 0)
-        return refuse_other(t, &found, error);
+    if (code == CKPT_OK && fingerprint_check(&found, t->spec, t->fingerprint, text, sizeof text,
+                                             error) != 0)
+        return error->code;
+    if (text[0] != '\0')
+        report_warning(t, text);
     if (code == CKPT_OK)
         code = state_load(&t->state, t->stream, &found, &why);
     if (code == CKPT_OK) {
@@ -221,6 +213,7 @@ static int open_device(struct trainer *t, struct error *error)
     if (t->ops->open(&options, &t->device, &why) != DEVICE_OK ||
         t->ops->stream_open(t->device, &t->stream, &why) != DEVICE_OK)
         return error_set(error, EXIT_UNAVAILABLE, "%s", why.text);
+    fingerprint_write(t->ops, t->device, t->fingerprint);
     return 0;
 }
 
@@ -313,7 +306,6 @@ static void open_handles(struct trainer *t)
 int trainer_open(struct trainer *t, struct error *error)
 {
     struct elastic_config config;
-    char fingerprint[1000];
     int status;
 
     open_handles(t);
@@ -351,9 +343,8 @@ int trainer_open(struct trainer *t, struct error *error)
         form_alone(t);
         return 0;
     }
-    t->ops->fingerprint(t->device, fingerprint, sizeof fingerprint);
     status = open_comm(t, error);
-    return status != 0 ? status : control_open(t, t->spec, fingerprint, error);
+    return status != 0 ? status : control_open(t, error);
 }
 
 static void close_handles(struct trainer *t)

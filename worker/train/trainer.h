@@ -20,6 +20,7 @@
 #include "train/catchup.h"
 #include "train/elastic.h"
 #include "train/exchange.h"
+#include "train/fingerprint.h"
 #include "train/pool.h"
 #include "train/settings.h"
 #include "train/state.h"
@@ -128,6 +129,7 @@ struct trainer {
     struct prefetch *prefetch;               /* gathers the next step's samples */
     char spec[SETTINGS_SPEC_BYTES];          /* what defines the bits: options, data, --init's
                                                 values */
+    char fingerprint[CKPT_FINGERPRINT_BYTES]; /* what else decides them: kernels, libraries */
     struct state state;
     struct sums sums;
     uint64_t hash;                           /* of the parameters at state.applied */
@@ -254,7 +256,7 @@ void visitors_lost(struct trainer *t, uint32_t peer);
 void visitors_clear(struct trainer *t);
 
 /* ---- control.c */
-int control_open(struct trainer *t, const char *spec, const char *fingerprint, struct error *error);
+int control_open(struct trainer *t, struct error *error);
 void control_say(struct trainer *t, const struct elastic_action *action);
 void control_linger(struct trainer *t, const struct elastic_action *action);
 void control_progress(struct trainer *t);

@@ -3,6 +3,7 @@
  * are. */
 #include "cpu.h"
 
+#include <gnu/libc-version.h>
 #include <omp.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -99,8 +100,8 @@ const char *device_cpu_version(void)
 
 static void cpu_fingerprint(const struct device *device, char *text, size_t text_bytes)
 {
-    (void)snprintf(text, text_bytes, "compiler=%s\ndevice=cpu\nisa=%s\nonednn=%s\n", __VERSION__,
-                   device->isa, device_cpu_version());
+    (void)snprintf(text, text_bytes, "compiler=%s\ndevice=cpu\nisa=%s\nlibc=%s\nonednn=%s\n",
+                   __VERSION__, device->isa, gnu_get_libc_version(), device_cpu_version());
 }
 
 /* Large buffers are of huge pages where the system has some: they are read from end to end, which
