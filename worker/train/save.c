@@ -120,7 +120,8 @@ void save_begin(struct trainer *t, uint64_t version, bool last)
             trainer_event(t, &event);
         return;
     }
-    memcpy(job->values, t->state.values, state_value_bytes(&t->state));
+    t->ops->download(t->stream, job->values, t->state.values, state_value_bytes(&t->state));
+    t->ops->stream_sync(t->stream);
     describe(t, &job->meta);
     job->trainer = t;
     job->last = last;

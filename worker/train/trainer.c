@@ -9,7 +9,6 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 /* ---- the data plane's callbacks ------------------------------------------------------------- */
 
@@ -128,12 +127,12 @@ static int load_first(struct trainer *t, struct error *error)
     struct ckpt_error why = {CKPT_NONE, ""};
     uint64_t hash = 0;
 
-    model_init(t->state.spec, t->settings->seed, state_params(&t->state));
-    if (t->settings->init != NULL) {
-        if (state_load_init(&t->state, t->settings->init, &why) != CKPT_OK)
-            return error_set(error, EXIT_DATA, "--init: %s", why.text);
-        hash = XXH3_64bits(t->state.values, t->state.spec->param_count * sizeof(float));
-    }
+    if (t->settings->init == NULL &&
+        state_seed(&t->state, t->stream, t->settings->seed, &why) != CKPT_OK)
+        return error_set(error, EXIT_UNAVAILABLE, "%s", why.text);
+    if (t->settings->init != NULL &&
+        state_load_init(&t->state, t->stream, t->settings->init, &hash, &why) != CKPT_OK)
+        return error_set(error, EXIT_DATA, "--init: %s", why.text);
     settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, hash, t->spec);
     return 0;
 }
@@ -185,7 +184,7 @@ static void reload_now(struct trainer *t)
     int status;
 
     t->state.applied = 0;
-    memset(t->state.values, 0, state_value_bytes(&t->state));
+    t->ops->fill(t->stream, t->state.values, 0, state_value_bytes(&t->state));
     status = load_first(t, &error);
     if (status == 0)
         status = load_state(t, &error);
@@ -211,7 +210,8 @@ static int open_device(struct trainer *t, struct error *error)
 
     t->ops = device_cpu_ops();
     if (t->ops->open(&options, &t->device, &why) != DEVICE_OK ||
-        t->ops->stream_open(t->device, &t->stream, &why) != DEVICE_OK)
+        t->ops->stream_open(t->device, &t->stream, &why) != DEVICE_OK ||
+        t->ops->event_open(t->device, &t->reduced, &why) != DEVICE_OK)
         return error_set(error, EXIT_UNAVAILABLE, "%s", why.text);
     fingerprint_write(t->ops, t->device, t->fingerprint);
     return 0;
@@ -371,12 +371,12 @@ void trainer_close(struct trainer *t)
     state_release(&t->state);
     free(t->exchange[0]);
     free(t->exchange[1]);
-    free(t->staging);
-    free(t->temps);
+    reduce_release(t);
     mnist_release(&t->mnist);
-    if (t->stream != NULL)
+    if (t->ops != NULL) {
+        t->ops->event_close(t->reduced);
         t->ops->stream_close(t->stream);
-    if (t->ops != NULL)
         t->ops->close(t->device);
+    }
     report_close(t);
 }

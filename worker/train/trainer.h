@@ -124,6 +124,7 @@ struct trainer {
     struct device *device;
     struct lane lanes[POOL_THREADS_MAX];
     struct device_stream *stream;            /* the loop's own */
+    struct device_event *reduced;            /* R is whole, for the streams that apply it */
     struct pool *pool;
     struct mnist mnist;
     struct prefetch *prefetch;               /* gathers the next step's samples */
@@ -228,6 +229,7 @@ void reduce_top(struct trainer *t, const struct sums_top *top);
 void *reduce_place(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
 void reduce_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
 void reduce_prepare(struct trainer *t);
+void reduce_release(struct trainer *t);
 
 /* ---- transfer.c */
 enum request { REQUEST_REDUCED = 1, REQUEST_STATE = 2, REQUEST_RECORDS = 3 }; /* value[0] */
