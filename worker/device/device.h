@@ -20,11 +20,11 @@
  *     ops->download(stream, bytes_here, metrics, bytes)
  *     ops->stream_sync(stream)                       now they are here
  *
- * Memory. Every pointer that an op takes is the device's, from alloc, but for those that say "host".
- * The host looks at it through download, writes it through upload, and may do arithmetic with the
- * pointer. One exception: a data plane that is made for the device (comm/tcp for devices whose
- * memory the host can address) sends from it and receives into it, between a stream_sync and the
- * next op on those bytes.
+ * Memory. Every pointer that an op takes is the device's, from alloc, but for those that say
+ * "host". The host looks at it through download, writes it through upload, and may do arithmetic
+ * with the pointer. One exception: a data plane that is made for the device (comm/tcp for devices
+ * whose memory the host can address) sends from it and receives into it, between a stream_sync and
+ * the next op on those bytes.
  *
  * Order. Work of one stream is done in the order of the calls. Between streams nothing is promised
  * but by events: record one behind the work in its stream, and let the other stream wait for it.

@@ -1,5 +1,5 @@
-/* What else than the spec decides the bits: "key=value\n" lines, sorted. Members of a job must agree
- * in all of them, and so must a checkpoint and who resumes from it.
+/* What else than the spec decides the bits: "key=value\n" lines, sorted. Members of a job must
+ * agree in all of them, and so must a checkpoint and who resumes from it.
  *
  *     compiler, device, isa, libc, onednn    the device's own lines (device.h)
  *     program-flags                          compiler flags that can change arithmetic

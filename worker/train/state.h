@@ -5,8 +5,8 @@
  * updated by any number of threads, and by a joiner chunk by chunk from records, with the same
  * bits.
  *
- * All of it is the device's memory; state.c has the arithmetic, state_files.c brings values here and
- * there. */
+ * All of it is the device's memory; state.c has the arithmetic, state_files.c brings values here
+ * and there. */
 #ifndef TRAIN_STATE_H
 #define TRAIN_STATE_H
 

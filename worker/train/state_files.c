@@ -66,7 +66,8 @@ static enum ckpt_code staging_new(const struct state *state, float **staging,
                                   struct ckpt_error *error)
 {
     *staging = malloc(state->spec->param_count * sizeof **staging);
-    return *staging != NULL ? CKPT_OK : ckpt_fail(error, CKPT_MEMORY, "out of memory for the model");
+    return *staging != NULL ? CKPT_OK
+                            : ckpt_fail(error, CKPT_MEMORY, "out of memory for the model");
 }
 
 static void upload(struct state *state, struct device_stream *stream, float *to,
@@ -147,7 +148,8 @@ static enum ckpt_code load_file(struct state *state, struct device_stream *strea
 enum ckpt_code state_load(struct state *state, struct device_stream *stream,
                           const struct ckpt_found *found, struct ckpt_error *error)
 {
-    static const char *const model[] = {"", NULL}, *const optim[] = {"exp_avg.", "exp_avg_sq.", NULL};
+    static const char *const model[] = {"", NULL};
+    static const char *const optim[] = {"exp_avg.", "exp_avg_sq.", NULL};
     float *moments = state->values + state->spec->param_count;
     enum ckpt_code code = load_file(state, stream, found, MODEL_FILE, model, state->values, error);
     uint64_t hash;

@@ -311,7 +311,7 @@ static void far_hashes(struct device_stream *stream, const void *bytes, uint64_t
     put(stream, &(struct work){.run = run_hashes, .from = bytes, .n = n, .to = hashes});
 }
 
-/* ---- layers: the reference's, behind their stream --------------------------------------------- */
+/* ---- layers: the reference's, behind their stream ------------------------------------------- */
 
 struct device_layer {
     struct device_stream *stream;

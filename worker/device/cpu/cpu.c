@@ -173,7 +173,7 @@ static void cpu_stream_sync(struct device_stream *stream)
     (void)dnnl_stream_wait(stream->stream);
 }
 
-/* ---- events: all work of a stream is done when its call returns ------------------------------- */
+/* ---- events: all work of a stream is done when its call returns ----------------------------- */
 
 static enum device_status cpu_event_open(struct device *device, struct device_event **out,
                                          struct device_error *error)

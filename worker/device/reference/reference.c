@@ -104,7 +104,7 @@ static void ref_stream_sync(struct device_stream *stream)
     (void)stream;
 }
 
-/* ---- events: a point in the work of a stream; here all work before it is done ----------------- */
+/* ---- events: a point in the work of a stream; here all work before it is done --------------- */
 
 static enum device_status ref_event_open(struct device *device, struct device_event **event,
                                          struct device_error *error)
