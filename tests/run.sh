@@ -19,7 +19,8 @@ sim      | quick full      | 6  | part_ctest asan sim
 daemon   | full soak       | 3  | part_python tests/integration/test_daemon.py
 net      | full soak       | 8  | part_python tests/integration/test_net.py
 simhours | full            | 6  | part_ctest asan simhours
-worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
+worker   | quick           | 3  | part_worker
+worker   | full soak       | 8  | part_worker --long
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py
 tsan     | full soak       | 6  | part_tsan
@@ -76,6 +77,13 @@ part_python() { # script args...
     python3 "$@" --bin "$(bin asan)" --release "$(bin release)"
 }
 
+# PyTorch beside it where tests/bench/run.sh has installed it; the test says so where it has not.
+part_worker() { # args...
+    local python=${MUSTER_VENV:-$HOME/.cache/muster/venv}/bin/python torch=()
+    "$python" -c "import torch, numpy, safetensors.torch" 2>/dev/null && torch=(--torch "$python")
+    part_python tests/integration/test_worker.py "$@" "${torch[@]}"
+}
+
 part_tsan() {
     build_preset tsan || { echo "+ 0 1 0"; return; }
     part_ctest tsan tsan
@@ -96,7 +104,7 @@ part_sim_soak() {
 muster_install_packages test || exit 69
 
 passed=0 failed=0 skipped=0
-export -f part_instrumented part_build part_ctest part_python part_tsan part_sim_soak build_preset bin
+export -f part_worker part_instrumented part_build part_ctest part_python part_tsan part_sim_soak build_preset bin
 export top soak_minutes
 while IFS='|' read -r name modes budget command; do
     name=${name// /}

@@ -191,7 +191,7 @@ def accuracy_on_the_real_mnist(bench):
 def pytorch_beside_it(bench):
     """Opens our model file with strict=True, gets the same accuracy; our --init opens the library's file."""
     if bench.torch is None:
-        raise Skip("with --torch PYTHON alone: a Python that has torch, numpy and safetensors")
+        raise Skip("PyTorch is not here: tests/bench/run.sh parity installs it, outside the tree")
     words = [bench.torch, os.path.join(HERE, "..", "data", "make_parity.py"), "--live", "--worker",
              *bench.argv(release=True)]
     if bench.long and bench.mnist:
