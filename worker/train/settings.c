@@ -32,7 +32,7 @@ const struct option_spec settings_table[] = {
      "what is trained"},
     {"data", OPTION_TEXT, "DIR", NULL, 0, 0, NULL, FIELD(data), "Training",
      "folder with MNIST-like idx files; default $MUSTER_DATA, ../shared/data/mnist, the bundled "
-     "subset"},
+     "subset; deploy/mnist.py downloads MNIST and prints its folder"},
     {"epochs", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(epochs), "Training",
      "passes over the data"},
     {"steps", OPTION_NUMBER, "N", NULL, 1, 1e15, NULL, FIELD(steps), "Training",
