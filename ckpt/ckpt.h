@@ -21,9 +21,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CKPT_SPEC_BYTES 4097
-#define CKPT_FILES_MAX  64
-#define CKPT_PATH_BYTES 1024 /* of a checkpoint's folder */
+#define CKPT_SPEC_BYTES        4097
+#define CKPT_FINGERPRINT_BYTES 1025
+#define CKPT_FILES_MAX         64
+#define CKPT_PATH_BYTES        1024 /* of a checkpoint's folder */
 
 /* What manifest.json says beside the list of files. Counts are below 2^63. */
 struct ckpt_meta {
@@ -38,6 +39,8 @@ struct ckpt_meta {
     double loss_scale;            /* 1 = none */
     uint64_t params_hash;         /* of the parameters */
     char spec[CKPT_SPEC_BYTES];   /* what defines the job's mathematics, UTF-8 */
+    char fingerprint[CKPT_FINGERPRINT_BYTES]; /* what else decides the bits: kernels, libraries;
+                                                 "" = written before manifests said it */
 };
 
 /* A file to be written: its tensors with data. */

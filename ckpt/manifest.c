@@ -65,14 +65,14 @@ static json_t *manifest_json(const struct manifest *m)
         json_decref(files);
         return NULL;
     }
-    return json_pack("{s:i, s:I, s:I, s:s, s:o, s:I, s:I, s:I, s:f, s:o, s:o, s:s, s:o}", "format",
-                     FORMAT, "step", (json_int_t)meta->step, "generation",
+    return json_pack("{s:i, s:I, s:I, s:s, s:o, s:I, s:I, s:I, s:f, s:o, s:o, s:s, s:s, s:o}",
+                     "format", FORMAT, "step", (json_int_t)meta->step, "generation",
                      (json_int_t)meta->generation, "job", meta->job, "job_uid",
                      bytes_json(meta->job_uid, sizeof meta->job_uid), "epoch",
                      (json_int_t)meta->epoch, "step_in_epoch", (json_int_t)meta->step_in_epoch,
                      "shards", (json_int_t)meta->shards, "loss_scale", meta->loss_scale, "seed",
                      hex_json(meta->seed), "params_hash", hex_json(meta->params_hash), "spec",
-                     meta->spec, "files", files);
+                     meta->spec, "fingerprint", meta->fingerprint, "files", files);
 }
 
 char *manifest_text(const struct manifest *m)
@@ -252,6 +252,8 @@ static const char *take_all(json_t *root, struct manifest *m)
     m->meta.seed = take_hex(&t, "seed");
     m->meta.params_hash = take_hex(&t, "params_hash");
     take_text(&t, "spec", m->meta.spec, sizeof m->meta.spec);
+    if (json_object_get(root, "fingerprint") != NULL) /* a key that came later */
+        take_text(&t, "fingerprint", m->meta.fingerprint, sizeof m->meta.fingerprint);
     if (!json_is_array(files) || json_array_size(files) == 0 ||
         json_array_size(files) > CKPT_FILES_MAX)
         take_wrong(&t, "files");

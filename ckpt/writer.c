@@ -198,7 +198,8 @@ static bool stands(const struct writer *w)
                 other->params_hash == w->meta->params_hash && other->seed == w->meta->seed &&
                 other->epoch == w->meta->epoch && other->shards == w->meta->shards &&
                 other->step_in_epoch == w->meta->step_in_epoch &&
-                strcmp(other->spec, w->meta->spec) == 0;
+                strcmp(other->spec, w->meta->spec) == 0 &&
+                strcmp(other->fingerprint, w->meta->fingerprint) == 0;
 
     free(other);
     return same;

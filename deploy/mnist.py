@@ -1,7 +1,15 @@
-"""Where the MNIST of the quickstart comes from: a folder that is there, a download, or the bundled subset."""
+#!/usr/bin/env python3
+"""Where MNIST comes from: $MUSTER_DATA, ../shared/data/mnist, a download that is checked by SHA-256 and kept, or the
+bundled subset. The quickstart asks here; a person gets the folder for the worker, which downloads nothing itself:
+
+    muster-worker --standalone --data "$(python3 deploy/mnist.py)"
+
+It prints the folder; 69 where there is none but the subset. MUSTER_MNIST_URL names another mirror.
+"""
 import gzip
 import hashlib
 import os
+import sys
 import urllib.error
 import urllib.request
 
@@ -60,3 +68,19 @@ def find(source=None, cache=None, timeout_s=10):
     except (OSError, ValueError, urllib.error.URLError, EOFError) as error:
         return BUNDLED, (f"the bundled subset of MNIST, so accuracy will be lower: there is no $MUSTER_DATA, "
                          f"no {beside}, and a download failed ({error})")
+
+
+def main():
+    if len(sys.argv) > 1:
+        print(__doc__.strip(), file=sys.stdout if sys.argv[1] in ("--help", "-h") else sys.stderr)
+        return 0 if sys.argv[1] in ("--help", "-h") else 64
+    folder, sentence = find()
+    print(f"mnist: {sentence}", file=sys.stderr)
+    if folder == BUNDLED:
+        return 69
+    print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,7 +21,8 @@ net      | full soak       | 8  | part_python tests/integration/test_net.py
 simhours | full            | 6  | part_ctest asan simhours
 quickstart| full soak    | 3  | part_python tests/integration/test_quickstart.py
 fuzz     | full            | 3  | part_fuzz 60
-worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
+worker   | quick           | 3  | part_worker
+worker   | full soak       | 8  | part_worker --long
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py
 straggler| full           | 4  | part_python tests/integration/test_straggler.py
@@ -87,6 +88,13 @@ part_python() { # script args...
     python3 "$@" --bin "$(bin asan)" --release "$(bin release)"
 }
 
+# PyTorch beside it where tests/bench/run.sh has installed it; the test says so where it has not.
+part_worker() { # args...
+    local python=${MUSTER_VENV:-$HOME/.cache/muster/venv}/bin/python torch=()
+    "$python" -c "import torch, numpy, safetensors.torch" 2>/dev/null && torch=(--torch "$python")
+    part_python tests/integration/test_worker.py "$@" "${torch[@]}"
+}
+
 part_tsan() {
     build_preset tsan || { echo "+ 0 1 0"; return; }
     part_ctest tsan tsan
@@ -135,7 +143,7 @@ part_fuzz() { # seconds for all of them
 muster_install_packages test || exit 69
 
 passed=0 failed=0 skipped=0
-export -f part_instrumented part_build part_ctest part_python part_tsan part_sim_soak part_fuzz fuzz_one share \
+export -f part_worker part_instrumented part_build part_ctest part_python part_tsan part_sim_soak part_fuzz fuzz_one share \
     build_preset bin
 export top soak_minutes
 while IFS='|' read -r name modes budget command; do

@@ -2,9 +2,8 @@
 """The coordinator with 10,000 plain connections: join, release of a barrier, its CPU time and memory, and what beats
 cost; PyTorch's TCPStore (libuv) beside it.
 
-    control.py --bin FOLDER [--json FILE] [--quick]
+    control.py --bin FOLDER [--json FILE] [--quick] [--report-only]
 """
-import argparse
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from cluster import Cluster  # noqa: E402
-from rows import HERE, Rows, run, torch_python  # noqa: E402
+from rows import HERE, Rows, arguments, run, torch_python  # noqa: E402
 from daemon_runs import Load  # noqa: E402
 
 PROCESSES = 4
@@ -84,11 +83,7 @@ def tcpstore(python, count):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--json")
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
+    args = arguments().parse_args()
     rows, python = Rows("control"), torch_python()
     count, rounds = (2000, 2) if args.quick else (10000, 3)
     mine, theirs = [], []
@@ -114,7 +109,7 @@ def main():
                  [t["cpu_us_per_member"] for t in theirs], "TCPStore", at_least=False)
     rows.add("2 beats a second of each, of one core", "%", [m["beats"] for m in mine], goal=40, at_least=False)
     rows.add("server's peak memory", "MiB", [m["memory"] for m in mine], goal=64, at_least=False)
-    sys.exit(rows.end(args.json))
+    sys.exit(rows.end(args))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 """The main job: recovery from kill -9, a joiner's gap, two workers beside PyTorch DDP, the exchange beside gloo, and
 what the control plane costs. Ours and the peer's runs alternate.
 
-    main.py --bin FOLDER [--json FILE] [--quick] [--only recovery|allreduce|ddp]
+    main.py --bin FOLDER [--json FILE] [--quick] [--report-only] [--only recovery|allreduce|ddp]
 """
-import argparse
 import json
 import os
 import random
@@ -15,7 +14,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from cluster import Cluster  # noqa: E402
-from rows import HERE, Rows, mnist, number, quantile, run, torch_python  # noqa: E402
+from rows import HERE, Rows, arguments, mnist, number, quantile, run, torch_python  # noqa: E402
 
 WORKERS = 4
 
@@ -223,10 +222,7 @@ def ddp(rows, args, data, python):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--json")
-    parser.add_argument("--quick", action="store_true")
+    parser = arguments()
     parser.add_argument("--only", default="", choices=("", "recovery", "allreduce", "ddp"))
     args = parser.parse_args()
     rows, python, data = Rows("main"), torch_python(), mnist()
@@ -238,7 +234,7 @@ def main():
         rows.attempt(allreduce, args, python)
     if args.only in ("", "ddp"):
         rows.attempt(ddp, args, data, python)
-    sys.exit(rows.end(args.json))
+    sys.exit(rows.end(args))
 
 
 if __name__ == "__main__":

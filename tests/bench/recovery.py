@@ -3,11 +3,10 @@
 update): how much longer than a step the survivors' next step takes, by their own logs; then newcomers that join one
 after the other: the longest pause beyond a step.
 
-    recovery.py --bin FOLDER [--json FILE] [--quick]
+    recovery.py --bin FOLDER [--json FILE] [--quick] [--report-only]
 
 FOLDER holds a build with optimisation and fault points (tests/bench/run.sh recovery makes it).
 """
-import argparse
 import os
 import statistics
 import sys
@@ -16,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from cluster import Cluster  # noqa: E402
 from main import WORKERS, Tail, options, usual_ms, wait  # noqa: E402
-from rows import Rows, mnist, number, quantile  # noqa: E402
+from rows import Rows, arguments, mnist, number, quantile  # noqa: E402
 
 # In the order in which a step comes to them.
 PHASES = ("compute", "start", "send", "add", "result", "exchanged", "apply", "applied")
@@ -100,14 +99,10 @@ def measure(rows, args, data):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--json")
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
+    args = arguments().parse_args()
     rows = Rows("recovery")
     rows.attempt(measure, args, mnist())
-    sys.exit(rows.end(args.json))
+    sys.exit(rows.end(args))
 
 
 if __name__ == "__main__":

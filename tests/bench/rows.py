@@ -1,4 +1,5 @@
 """Rows of a benchmark: ours, the peer's measured in the same run, the ratio, the goal, the spread."""
+import argparse
 import json
 import os
 import statistics
@@ -10,6 +11,16 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
+
+
+def arguments():
+    """What every part takes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--json")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--report-only", action="store_true", help="a missed goal is no failure")
+    return parser
 
 
 class Rows:
@@ -61,11 +72,14 @@ class Rows:
             self.failed = True
             self.say(f"FAILED: {measure.__name__}: {type(problem).__name__}: {str(problem)[-1500:]}")
 
-    def end(self, path):
-        """Writes the rows; the exit status: 1 if something could not be measured."""
+    def end(self, args):
+        """Writes the rows; the exit status: 1 if something could not be measured, or a goal was missed."""
+        missed = [row["name"] for row in self.rows if row["met"] is False]
+        if missed:
+            print(f"  {len(missed)} goals missed: {'; '.join(missed)}", flush=True)
         print(f"  ({self.command})", flush=True)
-        self.write(path)
-        return 1 if self.failed else 0
+        self.write(args.json)
+        return 1 if self.failed or (missed and not args.report_only) else 0
 
     def write(self, path):
         if path:

@@ -1,22 +1,37 @@
 #!/usr/bin/env bash
 # Measures. One row per figure: ours, the peer's in the same run, the ratio, the goal, the spread.
 #
-#   tests/bench/run.sh [--list] [--json FILE] [--quick] [NAME...]
+#   tests/bench/run.sh [--list] [--json FILE] [--quick] [--report-only] [NAME...]
 #
+# Ends with 1 when a goal was missed or something could not be measured; --report-only: only in the latter case.
+# control has the simulator's figures too, which sim prints alone; parity compares with PyTorch, number by number.
 # Builds what it measures. PyTorch, the peer, is installed into an environment of its own outside the tree
 # (MUSTER_VENV, default ~/.cache/muster/venv); where that cannot be done its rows are left out, and that is said.
 set -uo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$top" || exit 69
 
-parts="control sim worker main recovery"
-json="" quick="" names=""
-usage() { echo "usage: tests/bench/run.sh [--list] [--json FILE] [--quick] [NAME...]   (names: $parts)"; }
+parts="control sim worker parity main recovery"
+json="" quick="" report="" names=""
+usage() {
+    cat <<TEXT
+usage: tests/bench/run.sh [--list] [--json FILE] [--quick] [--report-only] [NAME...]
+
+  --list         the names of the parts: $parts
+  --json FILE    the rows, for programs
+  --quick        fewer rounds
+  --report-only  a missed goal is told and is no failure; without it the exit code is 1
+
+control has the simulator's figures too (sim prints those alone); parity compares gradients, losses and accuracies
+with PyTorch's, live.
+TEXT
+}
 while [ $# -gt 0 ]; do
     case "$1" in
         --list) tr ' ' '\n' <<<"$parts"; exit 0 ;;
         --json) [ $# -gt 1 ] || { usage >&2; exit 64; }; json=$(realpath -m "$2"); shift ;;
         --quick) quick=--quick ;;
+        --report-only) report=--report-only ;;
         --help | -h) usage; exit 0 ;;
         *)
             case " $parts " in
@@ -27,6 +42,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 names=${names:-$parts}
+case " $names " in
+    *" sim "*) ;;
+    *" control "*) names=${names/control/control sim} ;;
+esac
 
 # shellcheck source=deploy/packages.sh
 . deploy/packages.sh
@@ -48,7 +67,8 @@ peer() { # MODULE PACKAGES...
     { python3 -m venv "$MUSTER_VENV" && "$MUSTER_VENV/bin/pip" install --quiet "${@:2}"; } >"build/bench-$1.log" 2>&1 ||
         echo "   $1 could not be installed (see build/bench-$1.log): its rows are left out"
 }
-case " $names " in *" control "* | *" worker "* | *" main "*) peer torch torch numpy ;; esac
+case " $names " in *" control "* | *" worker "* | *" parity "* | *" main "*) peer torch torch numpy ;; esac
+case " $names " in *" parity "*) peer safetensors safetensors ;; esac
 case " $names " in *" main "*) peer torchft torchft ;; esac
 
 status=0 rows=()
@@ -57,7 +77,7 @@ for name in $names; do
     bin=build/release/bin
     [ "$name" = sim ] && bin=build/asan/bin
     [ "$name" = recovery ] && bin=build/faults/bin
-    python3 "tests/bench/$name.py" --bin "$top/$bin" --json "build/bench-$name.json" $quick || status=1
+    python3 "tests/bench/$name.py" --bin "$top/$bin" --json "build/bench-$name.json" $quick $report || status=1
     rows+=("build/bench-$name.json")
 done
 if [ -n "$json" ]; then

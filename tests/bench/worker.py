@@ -2,16 +2,15 @@
 """The worker alone beside PyTorch: samples per second with one and two threads, peak resident memory, and where the
 time of a step goes. Rounds of ours and PyTorch's alternate; a row compares the medians of the rounds.
 
-    worker.py --bin FOLDER [--json FILE] [--quick]
+    worker.py --bin FOLDER [--json FILE] [--quick] [--report-only]
 """
-import argparse
 import json
 import os
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from rows import HERE, Rows, mnist, run, torch_python  # noqa: E402
+from rows import HERE, Rows, arguments, mnist, run, torch_python  # noqa: E402
 
 BATCH, SHARDS = 256, 8
 
@@ -55,18 +54,14 @@ def op_by_op(rows, args):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--json")
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
+    args = arguments().parse_args()
     rows, python, data = Rows("worker"), torch_python(), mnist()
     if python is None:
         rows.say("PyTorch is skipped: it could not be installed (MUSTER_VENV names its environment)")
     rows.attempt(speed, args, data, python, 1, 2.5)
     rows.attempt(speed, args, data, python, 2, 2.8)
     rows.attempt(op_by_op, args)
-    sys.exit(rows.end(args.json))
+    sys.exit(rows.end(args))
 
 
 if __name__ == "__main__":

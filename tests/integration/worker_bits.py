@@ -62,6 +62,47 @@ def same_bits_of_both_builds(bench):
               "release build")
 
 
+def sources_id(bench, change=None):
+    """The id that the build makes of the files that decide the bits; change: (file, from, to)."""
+    top = os.path.abspath(os.path.join(HERE, "..", ".."))
+    with open(os.path.join(bench.release, "..", "worker", "train", "sources_id.txt")) as f:
+        names = f.read().split()
+    copy = bench.path("sources")
+    for name in names:
+        os.makedirs(os.path.dirname(os.path.join(copy, name)), exist_ok=True)
+        shutil.copy(os.path.join(top, name), os.path.join(copy, name))
+    if change:
+        with open(os.path.join(copy, change[0]), "r+") as f:
+            text = f.read()
+            check(change[1] in text, f"{change[1]} is not in {change[0]}")
+            f.seek(0)
+            f.write(text.replace(change[1], change[2], 1))
+            f.truncate()
+    with open(os.path.join(copy, "list"), "w") as f:
+        f.write("\n".join(names) + "\n")
+    subprocess.run(["cmake", "-D", f"TOP={copy}", "-D", f"LIST={copy}/list", "-D", f"OUT={copy}/id", "-P",
+                    os.path.join(top, "cmake", "sources_id.cmake")], check=True)
+    with open(os.path.join(copy, "id")) as f:
+        return f.read().split('"')[1]
+
+
+@test
+def both_builds_name_the_same_sources(bench):
+    """The id says what the arithmetic is, not where it lies, who builds it, or how it is commented."""
+    told = []
+    for release in (False, True):
+        out = subprocess.run(bench.argv("--version", release=release), check=True, stdout=subprocess.PIPE)
+        told += [line.split()[1] for line in out.stdout.decode().splitlines() if line.startswith("  sources")]
+    check(len(told) == 2 and told[0] == told[1] == sources_id(bench), f"{told}, {sources_id(bench)}")
+    conv = "worker/device/cpu/conv.c"
+    check(sources_id(bench, (conv, "/* ", "/* also: ")) == told[0], "a comment changed it")
+    for file, old, new in ((conv, "+=", "-="), ("worker/model/convnet.c", "MICROBATCH      32", "MICROBATCH 16"),
+                           ("worker/optim/optim.c", "1e-6", "1e-5"), ("worker/train/sums.c", "left", "rigth"),
+                           ("worker/device/CMakeLists.txt", "-mfma", ""),
+                           ("worker/comm/reduce_plan.c", "+ 1", "+ 2")):
+        check(sources_id(bench, (file, old, new)) != told[0], f"{new} in {file} did not change it")
+
+
 @test
 def same_bits_after_a_restart_from_any_checkpoint(bench):
     whole = reference(bench)
@@ -150,7 +191,7 @@ def accuracy_on_the_real_mnist(bench):
 def pytorch_beside_it(bench):
     """Opens our model file with strict=True, gets the same accuracy; our --init opens the library's file."""
     if bench.torch is None:
-        raise Skip("with --torch PYTHON alone: a Python that has torch, numpy and safetensors")
+        raise Skip("PyTorch is not here: tests/bench/run.sh parity installs it, outside the tree")
     words = [bench.torch, os.path.join(HERE, "..", "data", "make_parity.py"), "--live", "--worker",
              *bench.argv(release=True)]
     if bench.long and bench.mnist:

@@ -136,6 +136,24 @@ def another_runs_checkpoint_is_refused(bench):
 
 
 @test
+def a_checkpoint_of_other_kernels_is_refused(bench):
+    """Training on from it would give other bits than either run, and nobody would know."""
+    if " avx512vl" not in open("/proc/cpuinfo").read():
+        raise Skip("this CPU has one instruction set only")
+    data = write_data(bench.path("data"), small_files(64))
+    half = bench.run("--steps", "4", "--global-batch", "16", data=data, every=2)
+    shutil.rmtree(half.file(4, ""))
+    run = bench.run(*SHORT, "--isa", "avx512", data=data, ckpt=half.ckpt, expect=77)
+    check("isa=avx2 there, isa=avx512 here" in run.err and "--isa avx2" in run.err and "--ckpt" in run.err,
+          run.err)
+    check(not run.events("step"), "it trained all the same")
+    whole = bench.run(*SHORT, data=data)
+    run = bench.run(*SHORT, data=data, ckpt=half.ckpt, release=True)
+    check("resuming from" in run.err and run.done()["params_hash"] == whole.done()["params_hash"],
+          f"the release build goes on with a sanitized one's:\n{run.err}")
+
+
+@test
 def old_checkpoints_go_and_the_last_stays(bench):
     data = write_data(bench.path("data"), small_files(64))
     ckpt = bench.path("ckpt")

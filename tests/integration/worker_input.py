@@ -5,9 +5,10 @@ import pty
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
-from worker_runs import NAMES, SUBSET, Failure, Skip, check, idx_images, idx_labels, small_files, \
+from worker_runs import HERE, NAMES, SUBSET, Failure, Skip, check, idx_images, idx_labels, small_files, \
     subset_files, test, wait_for_steps, write_data
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES
@@ -45,6 +46,29 @@ def damaged_data():
         ("a count beyond all", TRAIN_LABELS, idx_labels(b"1", count=4_294_967_295), ("4294967295",)),
     ]
     return rows
+
+
+def fetch_mnist(bench, mirror):
+    """(exit code, folder, words) of deploy/mnist.py in a tree with no data beside it."""
+    tree = bench.path("tree")
+    os.makedirs(os.path.join(tree, "top", "deploy"))
+    script = shutil.copy(os.path.join(HERE, "..", "..", "deploy", "mnist.py"), os.path.join(tree, "top", "deploy"))
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MUSTER_")}
+    done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, env={
+        **env, "MUSTER_MNIST_URL": "file://" + mirror, "XDG_CACHE_HOME": os.path.join(tree, "cache")})
+    return done.returncode, done.stdout.decode().strip(), done.stderr.decode()
+
+
+@test
+def mnist_is_fetched_by_its_script_and_not_by_the_worker(bench):
+    code, folder, words = fetch_mnist(bench, SUBSET)  # whole archives, but not MNIST's
+    check(code == 69 and folder == "" and "SHA-256" in words, f"{code} {folder} {words}")
+    if bench.mnist is None:
+        raise Skip("the rest needs the real MNIST")
+    code, folder, words = fetch_mnist(bench, bench.mnist)
+    check(code == 0 and "SHA-256 checked" in words, f"{code} {folder} {words}")
+    run = bench.run("--steps", "1", data=folder, release=True)
+    check(run.done()["steps"] == 1 and "subset" not in run.err, run.err)
 
 
 @test

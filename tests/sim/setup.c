@@ -18,14 +18,17 @@ static uint32_t draw(struct sim *sim, uint32_t least, uint32_t most)
     return (uint32_t)sim_rng_range(&sim->rng, least, most);
 }
 
-/* Small groups most of the time, now and then a large one. */
+/* Small groups most of the time, now and then a large one, and rarely one of the largest. */
 static uint32_t draw_workers(struct sim *sim)
 {
     if (sim->options->workers > 0) {
         return sim->options->workers;
     }
     uint32_t kind = draw(sim, 0, 99);
-    return kind < 70 ? draw(sim, 1, 5) : kind < 95 ? draw(sim, 4, 10) : draw(sim, 10, 24);
+    return kind < 70   ? draw(sim, 1, 5)
+           : kind < 95 ? draw(sim, 4, 10)
+           : kind < 99 ? draw(sim, 10, 24)
+                       : draw(sim, 24, 64);
 }
 
 static void draw_job(struct sim *sim, uint32_t workers)

@@ -265,7 +265,8 @@ static const char *find_folder(const char *folder, char *note)
         return MNIST_SHARED;
     (void)snprintf(note, MNIST_TEXT_BYTES, "no MNIST was found (--data, $MUSTER_DATA, "
                                            "../shared/data/mnist): training on the bundled real "
-                                           "subset of it");
+                                           "subset of it; python3 deploy/mnist.py downloads all "
+                                           "of it and prints the folder for --data");
     return MNIST_SUBSET;
 }
 

@@ -46,7 +46,7 @@ struct mnist {
  * the current folder, then beside the source tree; the real subset that comes with the project (and
  * then says so in note). 0, or -1 with a sentence that names the file; *mnist is then empty. A
  * program that trains downloads nothing: fetching MNIST and comparing its SHA-256 is
- * deploy/quickstart.sh's. */
+ * deploy/mnist.py's, by itself or for deploy/quickstart.sh. */
 int mnist_open(const char *folder, struct mnist *mnist, char *error, size_t error_bytes);
 void mnist_release(struct mnist *mnist); /* accepts an empty one */
 

@@ -14,16 +14,19 @@
 
 struct model_context {
     const struct device_ops *ops;
+    struct device *device;
     struct device_stream *stream;
     const struct model_spec *spec;
     struct device_layer *layers[LAYERS];
     uint32_t micro;      /* samples of one pass */
     uint64_t version;    /* of the parameters that are loaded */
     const float *params;
+    /* the device's memory */
+    uint8_t *pixels;     /* [micro][784] */
+    uint8_t *labels;     /* [micro] */
     float *input;        /* [micro][784] */
     float *dlogits;      /* [micro][10] */
-    float *part;         /* gradient of a micro-batch after the first */
-    uint8_t *labels;     /* [micro] */
+    float *part;         /* gradient of a micro-batch after the first; metrics of an evaluation */
 };
 
 /* Tensor i and i + 1 are weight and bias of layer i / 2. Buckets: the linear layers first, as
@@ -103,18 +106,35 @@ void model_close(struct model_context *c)
 {
     if (c == NULL)
         return;
+    c->ops->stream_sync(c->stream);
     for (int i = 0; i < LAYERS; i++)
         c->ops->layer_free(c->layers[i]);
-    free(c->input);
-    free(c->dlogits);
-    free(c->part);
-    free(c->labels);
+    c->ops->release(c->device, c->pixels);
+    c->ops->release(c->device, c->labels);
+    c->ops->release(c->device, c->input);
+    c->ops->release(c->device, c->dlogits);
+    c->ops->release(c->device, c->part);
     free(c);
 }
 
-enum device_status model_open(const struct device_ops *ops, struct device_stream *stream,
-                              const struct model_spec *spec, uint32_t shard_samples,
-                              struct model_context **out, struct device_error *error)
+static bool make_buffers(struct model_context *c)
+{
+    const struct device_ops *ops = c->ops;
+    size_t micro = c->micro;
+
+    c->pixels = ops->alloc(c->device, micro * MODEL_IMAGE_BYTES);
+    c->labels = ops->alloc(c->device, micro);
+    c->input = ops->alloc(c->device, micro * MODEL_IMAGE_BYTES * sizeof(float));
+    c->dlogits = ops->alloc(c->device, micro * MODEL_CLASSES * sizeof(float));
+    c->part = ops->alloc(c->device, c->spec->gradient_count * sizeof(float));
+    return c->pixels != NULL && c->labels != NULL && c->input != NULL && c->dlogits != NULL &&
+           c->part != NULL;
+}
+
+enum device_status model_open(const struct device_ops *ops, struct device *device,
+                              struct device_stream *stream, const struct model_spec *spec,
+                              uint32_t shard_samples, struct model_context **out,
+                              struct device_error *error)
 {
     struct model_context *c = calloc(1, sizeof *c);
     struct device_layer_spec specs[LAYERS];
@@ -124,16 +144,13 @@ enum device_status model_open(const struct device_ops *ops, struct device_stream
     if (c == NULL)
         return DEVICE_MEMORY;
     c->ops = ops;
+    c->device = device;
     c->stream = stream;
     c->spec = spec;
     c->micro = model_microbatch(shard_samples);
     c->version = UINT64_MAX;
-    c->input = calloc((size_t)c->micro * MODEL_IMAGE_BYTES, sizeof(float));
-    c->dlogits = calloc((size_t)c->micro * MODEL_CLASSES, sizeof(float));
-    c->part = calloc(spec->gradient_count, sizeof(float));
-    c->labels = calloc(c->micro, 1);
     describe_layers(c->micro, specs);
-    if (c->input != NULL && c->dlogits != NULL && c->part != NULL && c->labels != NULL)
+    if (make_buffers(c))
         status = DEVICE_OK;
     for (int i = 0; i < LAYERS && status == DEVICE_OK; i++)
         status = ops->layer_new(stream, &specs[i], i > 0 ? c->layers[i - 1] : NULL, &c->layers[i],
@@ -159,16 +176,18 @@ void model_load(struct model_context *c, const float *params, uint64_t version)
 /* ---- forward and backward ------------------------------------------------------------------- */
 
 /* Pixels and labels of one micro-batch; places beyond `real` are zeros, and masked by the loss. */
-static void fill(struct model_context *c, const uint8_t *images, const uint8_t *labels,
+static void take(struct model_context *c, const uint8_t *images, const uint8_t *labels,
                  uint32_t real)
 {
-    size_t pixels = (size_t)real * MODEL_IMAGE_BYTES;
+    size_t pixels = (size_t)real * MODEL_IMAGE_BYTES, all = (size_t)c->micro * MODEL_IMAGE_BYTES;
 
-    c->ops->normalize(c->stream, images, pixels, c->input);
-    memset(c->input + pixels, 0,
-           ((size_t)c->micro * MODEL_IMAGE_BYTES - pixels) * sizeof *c->input);
-    memset(c->labels, 0, c->micro);
-    memcpy(c->labels, labels, real);
+    c->ops->upload(c->stream, c->pixels, images, pixels);
+    c->ops->upload(c->stream, c->labels, labels, real);
+    c->ops->normalize(c->stream, c->pixels, pixels, c->input);
+    if (real == c->micro)
+        return;
+    c->ops->fill(c->stream, c->input + pixels, 0, (all - pixels) * sizeof *c->input);
+    c->ops->fill(c->stream, c->labels + real, 0, c->micro - real);
 }
 
 static void forward(struct model_context *c, uint32_t real, float metrics[3])
@@ -195,7 +214,7 @@ static void micro_batch(struct model_context *c, uint32_t real, float *gradient,
     float *tail = into + c->spec->param_count;
 
     forward(c, real, tail);
-    tail[3] = 0;
+    c->ops->fill(c->stream, tail + 3, 0, sizeof *tail);
     for (int i = LAYERS - 1; i >= 0; i--) {
         uint32_t bucket = i >= 2 ? 0 : 1;
 
@@ -205,7 +224,10 @@ static void micro_batch(struct model_context *c, uint32_t real, float *gradient,
             continue;
         if (!first)
             add_bucket(c, gradient, bucket);
-        if (last && ready_cb != NULL)
+        if (!last)
+            continue;
+        c->ops->stream_sync(c->stream);
+        if (ready_cb != NULL)
             ready_cb(owner, bucket);
     }
 }
@@ -216,7 +238,7 @@ void model_shard(struct model_context *c, const uint8_t *images, const uint8_t *
     for (uint32_t at = 0; at < real; at += c->micro) {
         uint32_t count = real - at < c->micro ? real - at : c->micro;
 
-        fill(c, images + (size_t)at * MODEL_IMAGE_BYTES, labels + at, count);
+        take(c, images + (size_t)at * MODEL_IMAGE_BYTES, labels + at, count);
         micro_batch(c, count, gradient, at == 0, at + count == real, ready_cb, owner);
     }
 }
@@ -229,8 +251,10 @@ void model_evaluate(struct model_context *c, const uint8_t *images, const uint8_
         uint32_t real = count - at < c->micro ? (uint32_t)(count - at) : c->micro;
         float part[3];
 
-        fill(c, images + (size_t)at * MODEL_IMAGE_BYTES, labels + at, real);
-        forward(c, real, part);
+        take(c, images + (size_t)at * MODEL_IMAGE_BYTES, labels + at, real);
+        forward(c, real, c->part);
+        c->ops->download(c->stream, part, c->part, sizeof part);
+        c->ops->stream_sync(c->stream);
         for (int i = 0; i < 3; i++)
             metrics[i] += (double)part[i];
     }

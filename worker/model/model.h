@@ -3,7 +3,7 @@
  *
  *     spec = model_convnet()                        tensors, parameter count, buckets
  *     model_init(spec, seed, params)                initial values: a function of the seed alone
- *     model_open(ops, stream, spec, shard_samples, &context, &error)     one per thread
+ *     model_open(ops, device, stream, spec, shard_samples, &context, &error)     one per thread
  *     model_load(context, params, version)          cheap when the version has not changed
  *     model_shard(context, images, labels, real, gradient, ready_cb, owner)
  *     model_evaluate(context, images, labels, real, metrics)
@@ -53,22 +53,27 @@ struct model_spec {
 
 struct model_context;
 
-/* Bucket b of the gradient is complete; called from inside model_shard. */
+/* Bucket b of the gradient is complete, and whoever likes may read it; called from inside
+ * model_shard. */
 typedef void (*model_ready_cb)(void *owner, uint32_t bucket);
 
 const struct model_spec *model_convnet(void);
 void model_init(const struct model_spec *spec, uint64_t seed, float *params);
 uint32_t model_microbatch(uint32_t shard_samples);
 
-enum device_status model_open(const struct device_ops *ops, struct device_stream *stream,
-                              const struct model_spec *spec, uint32_t shard_samples,
-                              struct model_context **context, struct device_error *error);
+enum device_status model_open(const struct device_ops *ops, struct device *device,
+                              struct device_stream *stream, const struct model_spec *spec,
+                              uint32_t shard_samples, struct model_context **context,
+                              struct device_error *error);
 void model_close(struct model_context *context); /* accepts NULL */
 
-/* params must stay unchanged until the next load. */
+/* Parameters and gradients are the device's memory, pictures and labels the host's.
+ *
+ * params must stay unchanged until the next load. */
 void model_load(struct model_context *context, const float *params, uint64_t version);
 
-/* images: real x MODEL_IMAGE_BYTES, labels: real. real >= 1. ready_cb may be NULL. */
+/* images: real x MODEL_IMAGE_BYTES, labels: real. real >= 1. ready_cb may be NULL. When it returns
+ * all of its work is done, and images and labels may be used anew. */
 void model_shard(struct model_context *context, const uint8_t *images, const uint8_t *labels,
                  uint32_t real, float *gradient, model_ready_cb ready_cb, void *owner);
 

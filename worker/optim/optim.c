@@ -35,12 +35,11 @@ float optim_clip(const struct optim_options *o, double norm)
     return o->clip_norm > 0 && factor < 1 ? (float)factor : 1.0f;
 }
 
-void optim_update(const struct optim_options *o, uint64_t step, float divisor, float clip,
+void optim_update(const struct optim_options *o, uint64_t step, float clip,
                   struct device_update *update)
 {
     memset(update, 0, sizeof *update);
     update->kind = o->kind;
-    update->divisor = divisor;
     update->clip = clip;
     update->rate = optim_rate(o, step);
     update->beta1 = o->beta1;

@@ -28,8 +28,9 @@ double optim_norm(const double *square_sums, uint64_t count, double divisor);
 /* min(1, clip / (norm + 1e-6)), PyTorch's clip_grad_norm_; 1 without clipping. */
 float optim_clip(const struct optim_options *options, double norm);
 
-/* The update of one range of step `step` (from 0); the caller fills in the buffers and n. */
-void optim_update(const struct optim_options *options, uint64_t step, float divisor, float clip,
+/* The update of one range of step `step` (from 0); the caller fills in the buffers, the divisor and
+ * n. */
+void optim_update(const struct optim_options *options, uint64_t step, float clip,
                   struct device_update *update);
 
 #endif

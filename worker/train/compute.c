@@ -208,8 +208,12 @@ static void run_update(struct pool_task *task, uint32_t thread)
     struct range_task *r = (struct range_task *)task;
     struct trainer *t = r->trainer;
 
-    state_update(&t->state, t->lanes[thread].stream, t->apply_step, t->state.reduced, t->apply_clip,
-                 r->first, r->count, t->state.block_hashes);
+    struct device_stream *stream = t->lanes[thread].stream;
+
+    t->ops->event_wait(t->reduced, stream);
+    state_update(&t->state, stream, t->apply_step, t->state.reduced, t->apply_clip, r->first,
+                 r->count, t->state.block_hashes);
+    t->ops->stream_sync(stream);
 }
 
 static void update_done(struct pool_task *task)
@@ -224,7 +228,7 @@ static void update_done(struct pool_task *task)
     t->reduced_whole = true;
     t->state.applied = t->apply_step + 1;
     t->hash = state_hash(&t->state, t->stream);
-    state_metrics(&t->state, t->state.reduced, &t->loss, &correct, &real);
+    state_metrics(&t->state, t->stream, t->state.reduced, &t->loss, &correct, &real);
     event.version = t->state.applied;
     event.hash = t->hash;
     reduce_applied(t);
@@ -242,6 +246,7 @@ static void apply_now(struct trainer *t)
     t->updating = true;
     fault_point(t, "apply", t->apply_step);
     t->apply_clip = state_clip(&t->state, t->stream, t->state.reduced);
+    t->ops->event_record(t->reduced, t->stream);
     t->ranges_open = 0;
     for (uint32_t i = 0; i < threads; i++) {
         struct range_task *r = &t->ranges[i];
@@ -342,8 +347,8 @@ static int lane_enter(void *owner, uint32_t thread)
     lane->labels = malloc(t->shape.shard_samples);
     if (lane->images == NULL || lane->labels == NULL ||
         t->ops->stream_open(t->device, &lane->stream, &error) != DEVICE_OK ||
-        model_open(t->ops, lane->stream, t->state.spec, t->shape.shard_samples, &lane->model,
-                   &error) != DEVICE_OK)
+        model_open(t->ops, t->device, lane->stream, t->state.spec, t->shape.shard_samples,
+                   &lane->model, &error) != DEVICE_OK)
         return 1;
     return warm_up(t, lane);
 }

@@ -329,7 +329,7 @@ static void on_beat_timer(uv_timer_t *timer)
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
-int control_open(struct trainer *t, const char *spec, const char *fingerprint, struct error *error)
+int control_open(struct trainer *t, struct error *error)
 {
     const struct settings *s = t->settings;
     struct muster_options options;
@@ -345,8 +345,8 @@ int control_open(struct trainer *t, const char *spec, const char *fingerprint, s
     options.node = s->node;
     options.data_address = address;
     options.program = program;
-    options.spec = spec;
-    options.fingerprint = fingerprint;
+    options.spec = t->spec;
+    options.fingerprint = t->fingerprint;
     options.min = (uint32_t)s->min;
     options.max = (uint32_t)s->max;
     memcpy(options.member_id, t->me.byte, sizeof options.member_id);

@@ -15,12 +15,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void forget_records(struct joiner *j)
+static void forget_record(struct trainer *t, struct record *r)
 {
-    for (uint32_t i = 0; i < CATCHUP_RECORDS_MAX; i++) {
-        free(j->records[i].reduced);
-        j->records[i].reduced = NULL;
-    }
+    if (r->reduced == NULL)
+        return;
+    t->ops->stream_sync(t->stream); /* updates that read it */
+    t->ops->release(t->device, r->reduced);
+    r->reduced = NULL;
+}
+
+static void forget_records(struct trainer *t)
+{
+    for (uint32_t i = 0; i < CATCHUP_RECORDS_MAX; i++)
+        forget_record(t, &t->joiner.records[i]);
 }
 
 /* Asks for everything anew, of the next member that is connected. */
@@ -30,7 +37,7 @@ static void subscribe(struct trainer *t)
     uint32_t world = t->elastic.view.world;
     bool again = j->whole;
 
-    forget_records(j);
+    forget_records(t);
     j->source = COMM_NO_PEER;
     j->whole = false;
     j->serial++;
@@ -118,7 +125,7 @@ void joiner_end(struct trainer *t)
         t->when_idle = NULL;
     t->joiner.active = false;
     t->joiner.source = COMM_NO_PEER;
-    forget_records(&t->joiner);
+    forget_records(t);
 }
 
 /* Applies the records that a chunk lacks; false: one is not here. */
@@ -154,7 +161,7 @@ static void tell_whole(struct trainer *t, uint64_t version, uint64_t plan)
     t->reduced_whole = false; /* records have memory of their own */
     t->hash = state_hash(&t->state, t->stream);
     j->whole = true;
-    forget_records(j);
+    forget_records(t);
     if (version < t->steps_total) {
         struct plan_mask present = plan_present(&t->shape, version);
 
@@ -172,7 +179,8 @@ static bool take_chunk(struct trainer *t, const struct comm_frame *frame, const 
 
     state_chunk(&t->state, frame->chunk, &first, &count);
     for (uint64_t k = 0; k < 3; k++)
-        memcpy(t->state.values + k * n + first, payload + k * count, count * sizeof(float));
+        t->ops->copy(t->stream, t->state.values + k * n + first, payload + k * count,
+                     count * sizeof(float));
     return catchup_chunk(&t->joiner.catchup, frame->chunk, frame->step) &&
            advance_chunk(t, frame->chunk);
 }
@@ -185,7 +193,7 @@ static bool take_record(struct trainer *t, const struct comm_frame *frame, float
     uint32_t clip_bits = (uint32_t)frame->value[1];
     bool fits = catchup_record(&j->catchup, frame->step, frame->value[0]);
 
-    free(r->reduced);
+    forget_record(t, r);
     r->step = frame->step;
     memcpy(&r->clip, &clip_bits, sizeof r->clip);
     r->reduced = payload;
@@ -210,12 +218,13 @@ void *joiner_place(struct trainer *t, uint32_t peer, const struct comm_frame *fr
         return NULL;
     if (frame->kind == COMM_RECORD)
         return frame->length == t->state.spec->gradient_count * sizeof(float)
-                   ? malloc(frame->length)
+                   ? t->ops->alloc(t->device, frame->length)
                    : NULL;
     if (frame->kind != COMM_STATE || frame->chunk >= state_chunk_count(&t->state))
         return NULL;
     state_chunk(&t->state, frame->chunk, &first, &count);
-    return frame->length == 3 * count * sizeof(float) ? malloc(frame->length) : NULL;
+    return frame->length == 3 * count * sizeof(float) ? t->ops->alloc(t->device, frame->length)
+                                                      : NULL;
 }
 
 void joiner_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame, float *payload)
@@ -224,14 +233,15 @@ void joiner_frame(struct trainer *t, uint32_t peer, const struct comm_frame *fra
     bool fits;
 
     if (!wanted(t, peer, frame)) {
-        free(payload);
+        t->ops->release(t->device, payload);
         return;
     }
     if (frame->kind == COMM_RECORD) {
         fits = take_record(t, frame, payload);
     } else {
         fits = take_chunk(t, frame, payload);
-        free(payload);
+        t->ops->stream_sync(t->stream);
+        t->ops->release(t->device, payload);
     }
     if (!fits)
         again(t, "a record is missing");
@@ -254,7 +264,7 @@ void joiner_lost(struct trainer *t, uint32_t peer)
 
 void joiner_release(struct trainer *t)
 {
-    forget_records(&t->joiner);
+    forget_records(t);
     free(t->joiner.version);
     t->joiner.version = NULL;
 }

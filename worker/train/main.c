@@ -5,6 +5,7 @@
 #include "client/muster.h"
 #include "data/mnist.h"
 #include "device/device.h"
+#include "train/fingerprint.h"
 #include "train/train.h"
 
 #include <signal.h>
@@ -22,7 +23,8 @@ static void print_version(void)
                                        {"libuv", muster_carrier_version()},
                                        {"zlib", mnist_zlib_version()},
                                        {"jansson", ckpt_json_version()},
-                                       {"xxhash", ckpt_hash_version()}};
+                                       {"xxhash", ckpt_hash_version()},
+                                       {"sources", fingerprint_sources()}};
 
     version_print(stdout, "muster-worker", rows, sizeof rows / sizeof rows[0]);
 }

@@ -59,13 +59,13 @@ static float *result_place(const struct trainer *t, const struct exchange *x, ui
     return t->state.reduced + bucket_at(t, bucket)->offset + first;
 }
 
-static bool grow(float **memory, size_t *have, size_t need)
+static bool grow(struct trainer *t, float **memory, size_t *have, size_t need)
 {
     if (*have >= need)
         return true;
-    free(*memory);
-    *memory = aligned_alloc(DEVICE_ALIGN, (need * sizeof(float) + DEVICE_ALIGN - 1) / DEVICE_ALIGN *
-                                              DEVICE_ALIGN);
+    t->ops->stream_sync(t->stream);
+    t->ops->release(t->device, *memory);
+    *memory = t->ops->alloc(t->device, need * sizeof(float));
     *have = *memory != NULL ? need : 0;
     return *memory != NULL;
 }
@@ -81,8 +81,16 @@ static bool make_staging(struct trainer *t)
     for (uint32_t i = 0; i < t->shape.shards; i++)
         plan_mask_set(&all, i);
     count = plan_all_nodes(t->shape.shards, world, t->elastic.owner, &all, nodes);
-    return grow(&t->staging, &t->staging_floats, (size_t)(world > 1 ? count * each : 0)) &&
-           grow(&t->temps, &t->temps_floats, (size_t)(PLAN_TEMPS_MAX * each));
+    return grow(t, &t->staging, &t->staging_floats, (size_t)(world > 1 ? count * each : 0)) &&
+           grow(t, &t->temps, &t->temps_floats, (size_t)(PLAN_TEMPS_MAX * each));
+}
+
+void reduce_release(struct trainer *t)
+{
+    if (t->ops == NULL)
+        return;
+    t->ops->release(t->device, t->staging);
+    t->ops->release(t->device, t->temps);
 }
 
 /* ---- opening an exchange -------------------------------------------------------------------- */
@@ -200,6 +208,8 @@ static void send_result(struct trainer *t, const struct exchange *x, uint64_t st
     uint64_t count;
     const float *result = result_place(t, x, bucket, x->config.me, &count);
 
+    if (x->config.world > 1)
+        t->ops->stream_sync(t->stream); /* it was added there, and leaves from memory */
     for (uint32_t rank = 0; rank < x->config.world; rank++)
         if (rank != x->config.me)
             send_frame(t, rank, &frame, result, count * sizeof(float));
@@ -226,7 +236,7 @@ static void add_chunk(struct trainer *t, const struct exchange *x, uint32_t buck
         float *to = op->dst == PLAN_RESULT ? result : slot[op->dst];
 
         if (op->b == PLAN_COPY)
-            memcpy(to, slot[op->a], count * sizeof(float));
+            t->ops->copy(t->stream, to, slot[op->a], count * sizeof(float));
         else
             t->ops->add(t->stream, to, slot[op->a], slot[op->b], count);
     }

@@ -93,6 +93,7 @@ static void describe(const struct trainer *t, struct ckpt_meta *meta)
     meta->loss_scale = 1.0;
     meta->params_hash = t->hash;
     (void)snprintf(meta->spec, sizeof meta->spec, "%s", t->spec);
+    (void)snprintf(meta->fingerprint, sizeof meta->fingerprint, "%s", t->fingerprint);
 }
 
 /* While one is being written, only the newest that was asked for is remembered. */
@@ -119,7 +120,8 @@ void save_begin(struct trainer *t, uint64_t version, bool last)
             trainer_event(t, &event);
         return;
     }
-    memcpy(job->values, t->state.values, state_value_bytes(&t->state));
+    t->ops->download(t->stream, job->values, t->state.values, state_value_bytes(&t->state));
+    t->ops->stream_sync(t->stream);
     describe(t, &job->meta);
     job->trainer = t;
     job->last = last;

@@ -34,7 +34,7 @@ const struct option_spec settings_table[] = {
      "what is trained"},
     {"data", OPTION_TEXT, "DIR", NULL, 0, 0, NULL, FIELD(data), "Training",
      "folder with MNIST-like idx files; default $MUSTER_DATA, ../shared/data/mnist, the bundled "
-     "subset"},
+     "subset; deploy/mnist.py downloads MNIST and prints its folder"},
     {"epochs", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(epochs), "Training",
      "passes over the data"},
     {"steps", OPTION_NUMBER, "N", NULL, 1, 1e15, NULL, FIELD(steps), "Training",
@@ -198,15 +198,23 @@ void settings_spec(const struct settings *s, uint64_t data_hash, uint64_t sample
                    (unsigned long long)s->warmup, s->decay);
 }
 
-void settings_spec_difference(const char *there, const char *here, char *text, size_t text_bytes)
+/* Length of the line that a text begins with; a text that is over says so. */
+static size_t line_of(const char **text)
 {
-    size_t one = strcspn(there, "\n"), two = strcspn(here, "\n");
+    if (**text == '\0')
+        *text = "nothing more";
+    return strcspn(*text, "\n");
+}
+
+void settings_difference(const char *there, const char *here, char *text, size_t text_bytes)
+{
+    size_t one = line_of(&there), two = line_of(&here);
 
     while (there[one] != '\0' && here[two] != '\0' && one == two && memcmp(there, here, one) == 0) {
         there += one + 1;
         here += two + 1;
-        one = strcspn(there, "\n");
-        two = strcspn(here, "\n");
+        one = line_of(&there);
+        two = line_of(&here);
     }
     (void)snprintf(text, text_bytes, "%.*s there, %.*s here", (int)one, there, (int)two, here);
 }

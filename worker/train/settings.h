@@ -50,7 +50,7 @@ void settings_optim(const struct settings *settings, uint64_t total_steps,
 void settings_spec(const struct settings *settings, uint64_t data_hash, uint64_t samples,
                    uint64_t init_hash, char spec[SETTINGS_SPEC_BYTES]);
 
-/* The first line in which two specs differ: "lr=0.001 there, lr=0.01 here". */
-void settings_spec_difference(const char *there, const char *here, char *text, size_t text_bytes);
+/* The first line in which two specs, or fingerprints, differ: "lr=0.001 there, lr=0.01 here". */
+void settings_difference(const char *there, const char *here, char *text, size_t text_bytes);
 
 #endif

@@ -3,7 +3,10 @@
  * `values` is one block: parameters, first and second moments, each param_count floats, so that it
  * can be sent and received as a whole. Updates are element-wise in fixed blocks, so ranges can be
  * updated by any number of threads, and by a joiner chunk by chunk from records, with the same
- * bits. */
+ * bits.
+ *
+ * All of it is the device's memory; state.c has the arithmetic, state_files.c brings values here
+ * and there. */
 #ifndef TRAIN_STATE_H
 #define TRAIN_STATE_H
 
@@ -21,8 +24,10 @@ struct state {
     struct optim_options optim;
     float *values;           /* [3 * param_count] */
     float *reduced;          /* [gradient_count] R: raw sums, then metrics */
-    uint64_t *block_hashes;  /* of the parameters */
+    uint64_t *block_hashes;  /* [block_count] of the parameters */
+    uint64_t *hash_parts;    /* on their way to one hash */
     double *square_sums;     /* of the gradient's blocks, for its norm */
+    double *square_sums_here; /* the host's copy */
     uint64_t block_count;
     uint64_t applied;        /* version of values */
 };
@@ -68,15 +73,18 @@ void state_hash_all(struct state *state, struct device_stream *stream);
 uint64_t state_hash(const struct state *state, struct device_stream *stream);
 
 /* Loss, accuracy and real samples of a reduced gradient. */
-void state_metrics(const struct state *state, const float *reduced, double *loss, double *correct,
-                   double *real);
+void state_metrics(const struct state *state, struct device_stream *stream, const float *reduced,
+                   double *loss, double *correct, double *real);
 
-/* Initial values from a safetensors file. */
-enum ckpt_code state_load_init(struct state *state, const char *path, struct ckpt_error *error);
+/* Initial values: of a seed, or from a safetensors file (hash: XXH3-64 of them). */
+enum ckpt_code state_seed(struct state *state, struct device_stream *stream, uint64_t seed,
+                          struct ckpt_error *error);
+enum ckpt_code state_load_init(struct state *state, struct device_stream *stream, const char *path,
+                               uint64_t *hash, struct ckpt_error *error);
 /* From a checkpoint: parameters and optimizer. The parameters' hash must be the manifest's. */
 enum ckpt_code state_load(struct state *state, struct device_stream *stream,
                           const struct ckpt_found *found, struct ckpt_error *error);
-/* values: a copy of state->values taken at meta->step. */
+/* values: the host's copy of state->values, taken at meta->step. */
 enum ckpt_code state_save(const struct state *state, const float *values, const char *folder,
                           const struct ckpt_meta *meta, uint64_t keep, struct ckpt_error *error);
 

@@ -160,6 +160,7 @@ static void add_range(struct sums *sums, struct device_stream *stream, float *le
 
     sums->ops->add(stream, left + range->offset, left + range->offset, right + range->offset,
                    range->count);
+    sums->ops->stream_sync(stream); /* another thread's stream, or a peer, reads it next */
 }
 
 /* Moves a bucket up from a ready node as far as it goes; true when a top became ready. */

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define ADDRESS_RETRY_MS 200
 
@@ -126,29 +125,18 @@ static void passed_over(void *owner, const struct ckpt_row *row)
     report_warning(owner, text);
 }
 
-static int refuse_other(const struct trainer *t, const struct ckpt_found *found,
-                        struct error *error)
-{
-    char text[200];
-
-    settings_spec_difference(found->meta.spec, t->spec, text, sizeof text);
-    return error_set(error, EXIT_REFUSED,
-                     "%s belongs to another run: %s; give --ckpt another folder, or the options of "
-                     "that run", found->path, text);
-}
-
 /* Values of --init, or of the seed: the spec knows the former by their hash. */
 static int load_first(struct trainer *t, struct error *error)
 {
     struct ckpt_error why = {CKPT_NONE, ""};
     uint64_t hash = 0;
 
-    model_init(t->state.spec, t->settings->seed, state_params(&t->state));
-    if (t->settings->init != NULL) {
-        if (state_load_init(&t->state, t->settings->init, &why) != CKPT_OK)
-            return error_set(error, EXIT_DATA, "--init: %s", why.text);
-        hash = XXH3_64bits(t->state.values, t->state.spec->param_count * sizeof(float));
-    }
+    if (t->settings->init == NULL &&
+        state_seed(&t->state, t->stream, t->settings->seed, &why) != CKPT_OK)
+        return error_set(error, EXIT_UNAVAILABLE, "%s", why.text);
+    if (t->settings->init != NULL &&
+        state_load_init(&t->state, t->stream, t->settings->init, &hash, &why) != CKPT_OK)
+        return error_set(error, EXIT_DATA, "--init: %s", why.text);
     settings_spec(t->settings, t->mnist.hash, t->mnist.train.count, hash, t->spec);
     return 0;
 }
@@ -161,10 +149,13 @@ static int load_state(struct trainer *t, struct error *error)
     enum ckpt_code code = t->settings->ckpt != NULL
                               ? ckpt_find(t->settings->ckpt, &found, passed_over, t, &why)
                               : CKPT_NONE;
-    char text[300];
+    char text[300] = "";
 
-    if (code == CKPT_OK && strcmp(found.meta.spec, t->spec) != 0)
-        return refuse_other(t, &found, error);
+    if (code == CKPT_OK && fingerprint_check(&found, t->spec, t->fingerprint, text, sizeof text,
+                                             error) != 0)
+        return error->code;
+    if (text[0] != '\0')
+        report_warning(t, text);
     if (code == CKPT_OK)
         code = state_load(&t->state, t->stream, &found, &why);
     if (code == CKPT_OK) {
@@ -197,7 +188,7 @@ static void reload_now(struct trainer *t)
     int status;
 
     t->state.applied = 0;
-    memset(t->state.values, 0, state_value_bytes(&t->state));
+    t->ops->fill(t->stream, t->state.values, 0, state_value_bytes(&t->state));
     status = load_first(t, &error);
     if (status == 0)
         status = load_state(t, &error);
@@ -223,8 +214,10 @@ static int open_device(struct trainer *t, struct error *error)
 
     t->ops = device_cpu_ops();
     if (t->ops->open(&options, &t->device, &why) != DEVICE_OK ||
-        t->ops->stream_open(t->device, &t->stream, &why) != DEVICE_OK)
+        t->ops->stream_open(t->device, &t->stream, &why) != DEVICE_OK ||
+        t->ops->event_open(t->device, &t->reduced, &why) != DEVICE_OK)
         return error_set(error, EXIT_UNAVAILABLE, "%s", why.text);
+    fingerprint_write(t->ops, t->device, t->fingerprint);
     return 0;
 }
 
@@ -337,7 +330,6 @@ static void open_handles(struct trainer *t)
 int trainer_open(struct trainer *t, struct error *error)
 {
     struct elastic_config config;
-    char fingerprint[1000];
     int status;
 
     open_handles(t);
@@ -375,11 +367,10 @@ int trainer_open(struct trainer *t, struct error *error)
         form_alone(t);
         return 0;
     }
-    t->ops->fingerprint(t->device, fingerprint, sizeof fingerprint);
     status = open_comm(t, error);
     if (status != 0 || t->leaving)
         return status;
-    return control_open(t, t->spec, fingerprint, error);
+    return control_open(t, error);
 }
 
 static void close_handles(struct trainer *t)
@@ -406,12 +397,12 @@ void trainer_close(struct trainer *t)
     state_release(&t->state);
     free(t->exchange[0]);
     free(t->exchange[1]);
-    free(t->staging);
-    free(t->temps);
+    reduce_release(t);
     mnist_release(&t->mnist);
-    if (t->stream != NULL)
+    if (t->ops != NULL) {
+        t->ops->event_close(t->reduced);
         t->ops->stream_close(t->stream);
-    if (t->ops != NULL)
         t->ops->close(t->device);
+    }
     report_close(t);
 }

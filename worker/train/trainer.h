@@ -20,6 +20,7 @@
 #include "train/catchup.h"
 #include "train/elastic.h"
 #include "train/exchange.h"
+#include "train/fingerprint.h"
 #include "train/pace.h"
 #include "train/pool.h"
 #include "train/settings.h"
@@ -126,11 +127,13 @@ struct trainer {
     struct device *device;
     struct lane lanes[POOL_THREADS_MAX];
     struct device_stream *stream;            /* the loop's own */
+    struct device_event *reduced;            /* R is whole, for the streams that apply it */
     struct pool *pool;
     struct mnist mnist;
     struct prefetch *prefetch;               /* gathers the next step's samples */
     char spec[SETTINGS_SPEC_BYTES];          /* what defines the bits: options, data, --init's
                                                 values */
+    char fingerprint[CKPT_FINGERPRINT_BYTES]; /* what else decides them: kernels, libraries */
     struct state state;
     struct sums sums;
     uint64_t hash;                           /* of the parameters at state.applied */
@@ -230,6 +233,7 @@ void reduce_top(struct trainer *t, const struct sums_top *top);
 void *reduce_place(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
 void reduce_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
 void reduce_prepare(struct trainer *t);
+void reduce_release(struct trainer *t);
 
 /* ---- transfer.c */
 enum request { REQUEST_REDUCED = 1, REQUEST_STATE = 2, REQUEST_RECORDS = 3 }; /* value[0] */
@@ -258,7 +262,7 @@ void visitors_lost(struct trainer *t, uint32_t peer);
 void visitors_clear(struct trainer *t);
 
 /* ---- control.c */
-int control_open(struct trainer *t, const char *spec, const char *fingerprint, struct error *error);
+int control_open(struct trainer *t, struct error *error);
 void control_say(struct trainer *t, const struct elastic_action *action);
 void control_linger(struct trainer *t, const struct elastic_action *action);
 void control_progress(struct trainer *t);

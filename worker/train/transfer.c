@@ -9,8 +9,6 @@
  * served. */
 #include "train/trainer.h"
 
-#include <stdlib.h>
-
 #define COPY_BYTES (8u << 20) /* of one frame of a copy */
 
 static uint64_t reduced_bytes(const struct trainer *t)
@@ -169,7 +167,7 @@ void transfer_drop(struct trainer *t, uint32_t peer, const struct comm_frame *fr
     (void)peer;
     (void)frame;
     if (!is_copy(t, payload))
-        free(payload);
+        t->ops->release(t->device, payload);
 }
 
 void transfer_lost(struct trainer *t, uint32_t peer)

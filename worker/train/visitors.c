@@ -61,7 +61,9 @@ static bool send_chunk(struct trainer *t, struct visitor *v, uint64_t chunk)
     if (blob == NULL)
         return false;
     for (uint64_t k = 0; k < 3; k++)
-        memcpy(blob->data + k * count, t->state.values + k * n + first, count * sizeof(float));
+        t->ops->download(t->stream, blob->data + k * count, t->state.values + k * n + first,
+                         count * sizeof(float));
+    t->ops->stream_sync(t->stream);
     sent = send_blob(t, v, &frame, blob);
     if (!sent)
         free(blob);
@@ -116,8 +118,10 @@ void visitors_applied(struct trainer *t, uint64_t plan)
             continue;
         if (blob == NULL) {
             blob = blob_new(t->state.spec->gradient_count);
-            if (blob != NULL)
-                memcpy(blob->data, t->state.reduced, blob->bytes);
+            if (blob != NULL) {
+                t->ops->download(t->stream, blob->data, t->state.reduced, blob->bytes);
+                t->ops->stream_sync(t->stream);
+            }
         }
         if (blob == NULL || !send_blob(t, v, &frame, blob))
             drop(t, v);

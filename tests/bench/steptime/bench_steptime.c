@@ -137,6 +137,7 @@ struct bench {
     uint32_t batch, shards;
     float *params, *first, *second; /* [param_count] */
     float *sums;                  /* [shards][gradient_count] */
+    float real_samples;           /* of a batch */
     uint8_t *images, *labels;     /* of one batch */
     uint64_t *hashes;
 };
@@ -177,7 +178,7 @@ static void step(struct bench *b, uint64_t number)
                                    .first = b->first,
                                    .second = b->second,
                                    .n = b->spec->param_count,
-                                   .divisor = (float)b->batch,
+                                   .divisor = &b->real_samples,
                                    .clip = 1,
                                    .rate = 0.001,
                                    .beta1 = 0.9,
@@ -212,11 +213,12 @@ static void open_all(struct bench *b)
     b->ops.update = timed_update;
     b->ops.hashes = timed_hashes;
     b->spec = model_convnet();
+    b->real_samples = (float)b->batch;
     n = b->spec->param_count;
     if (real->open(&options, &b->device, &error) != DEVICE_OK ||
         real->stream_open(b->device, &b->stream, &error) != DEVICE_OK ||
-        model_open(&b->ops, b->stream, b->spec, b->batch / b->shards, &b->model, &error) !=
-            DEVICE_OK)
+        model_open(&b->ops, b->device, b->stream, b->spec, b->batch / b->shards, &b->model,
+                   &error) != DEVICE_OK)
         die(error.text);
     b->params = get(n * sizeof(float));
     b->first = get(n * sizeof(float));

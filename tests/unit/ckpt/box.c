@@ -100,6 +100,7 @@ void box_meta(uint64_t step, uint64_t generation, uint64_t flavour, struct ckpt_
     meta->loss_scale = 1;
     meta->params_hash = step * 1000 + flavour;
     (void)snprintf(meta->spec, sizeof meta->spec, "model=box\nseed=1\n");
+    (void)snprintf(meta->fingerprint, sizeof meta->fingerprint, "device=box\n");
 }
 
 enum ckpt_code box_save(const char *folder, uint64_t step, uint64_t generation, uint64_t flavour,

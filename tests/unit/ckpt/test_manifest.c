@@ -30,6 +30,7 @@ static void sample(struct manifest *m)
         m->meta.job_uid[i] = (uint8_t)(i * 17);
     (void)snprintf(m->meta.job, sizeof m->meta.job, "d\xc3\xa9j\xc3\xa0 \"vu\"");
     (void)snprintf(m->meta.spec, sizeof m->meta.spec, "a=1\nb=\\2\n");
+    (void)snprintf(m->meta.fingerprint, sizeof m->meta.fingerprint, "isa=avx2\nlibc=2.36\n");
     m->count = 2;
     for (uint32_t i = 0; i < m->count; i++) {
         struct manifest_file *file = &m->files[i];
@@ -127,6 +128,7 @@ static void what_is_written_is_read(void **state)
     assert_memory_equal(back.meta.job_uid, m.meta.job_uid, 16);
     assert_string_equal(back.meta.job, m.meta.job);
     assert_string_equal(back.meta.spec, m.meta.spec);
+    assert_string_equal(back.meta.fingerprint, m.meta.fingerprint);
     assert_int_equal(back.count, 2);
     for (uint32_t i = 0; i < 2; i++) {
         assert_string_equal(back.files[i].name, m.files[i].name);
@@ -137,6 +139,32 @@ static void what_is_written_is_read(void **state)
         assert_memory_equal(back.files[i].chunks, chunks, sizeof chunks);
     }
     manifest_release(&back);
+    manifest_release(&back);
+    free(text);
+}
+
+/* Manifests of before 2026-11-27 have no fingerprint: they are read, and it is empty. */
+static void a_key_that_came_later_may_be_missing(void **state)
+{
+    struct manifest m, back;
+    struct ckpt_error error;
+    char *text, *at, sum[33], older[8192];
+    int length;
+
+    (void)state;
+    sample(&m);
+    text = text_of(&m);
+    at = strstr(text, "\"fingerprint\": ");
+    assert_non_null(at);
+    text[strlen(text) - MANIFEST_TAIL_BYTES] = '\0';
+    length = snprintf(older, sizeof older, "%.*s%s", (int)(at - text), text, strchr(at, '\n') + 1);
+    ckpt_hash_text(older, (size_t)length, sum);
+    (void)snprintf(older + length, sizeof older - (size_t)length,
+                   ",\n  \"checksum\": \"%s\"\n}\n", sum);
+    if (manifest_parse(older, strlen(older), PATH, &back, &error) != CKPT_OK)
+        fail_msg("%s in\n%s", error.text, older);
+    assert_string_equal(back.meta.fingerprint, "");
+    assert_string_equal(back.meta.spec, m.meta.spec);
     manifest_release(&back);
     free(text);
 }
@@ -213,6 +241,7 @@ static void values_have_their_kind(void **state)
         {"\"chunks\"", "[", "[1, ", "\"chunks\""},
         {"\"xxh128\"", "\"0", "\"x", "\"xxh128\""},
         {"\"spec\"", "a=", "\xff", "unable to decode"},
+        {"\"fingerprint\"", "\"isa", "7, \"x\": \"isa", "\"fingerprint\""},
     };
 
     (void)state;
@@ -298,6 +327,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(a_key_that_came_later_may_be_missing),
         cmocka_unit_test(every_bit_counts),
         cmocka_unit_test(keys_come_once),
         cmocka_unit_test(keys_are_needed),

@@ -319,6 +319,7 @@ static void places_in_their_order(void **state)
     /* Without data beside the source tree: the subset, and it says so. */
     assert_string_equal(mnist.place, have_real() ? REAL_MNIST : SUBSET);
     assert_int_equal(strstr(mnist.note, "bundled real subset") != NULL, !have_real());
+    assert_int_equal(strstr(mnist.note, "python3 deploy/mnist.py downloads") != NULL, !have_real());
     mnist_release(&mnist);
     assert_int_equal(chdir(here), 0);
     idx_remove(folder);

@@ -298,8 +298,9 @@ static void test_updates(void **state)
         memset(m2.data, 0, 1003 * sizeof(float));
         memset(v2.data, 0, 1003 * sizeof(float));
         for (uint64_t step = 1; step <= 5; step++) {
-            struct device_update u = {kinds[k], p.data, g.data, m.data, v.data, 1003, 3.0f, 1.0f,
-                                      1e-2, 0.9, 0.999, 1e-8, 0.01, 0.9, step, k == 2};
+            const float divisor = 3.0f;
+            struct device_update u = {kinds[k], p.data, g.data, m.data, v.data, &divisor, 1003,
+                                      1.0f, 1e-2, 0.9, 0.999, 1e-8, 0.01, 0.9, step, k == 2};
             struct device_update u2 = u;
 
             u2.params = p2.data;

@@ -51,7 +51,8 @@ static struct rig rig_open(const struct device_ops *ops, uint32_t shard_samples)
 
     assert_int_equal(ops->open(&options, &rig.device, &error), DEVICE_OK);
     assert_int_equal(ops->stream_open(rig.device, &rig.stream, &error), DEVICE_OK);
-    if (model_open(ops, rig.stream, spec, shard_samples, &rig.context, &error) != DEVICE_OK)
+    if (model_open(ops, rig.device, rig.stream, spec, shard_samples, &rig.context, &error) !=
+        DEVICE_OK)
         fail_msg("%s: %s", ops->name, error.text);
     rig.params = calloc(spec->param_count, sizeof *rig.params);
     rig.gradient = calloc(spec->gradient_count + GUARD, sizeof *rig.gradient);

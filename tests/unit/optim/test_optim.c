@@ -94,6 +94,7 @@ static void stored_options(const char *name, enum device_update_kind kind,
 static void step_once(struct rig *rig, const struct optim_options *options, uint64_t step,
                       const float *gradient, float *params, float *first, float *second)
 {
+    const float divisor = DIVISOR;
     float sums[COUNT], clip;
     struct device_update update;
     double squares;
@@ -102,7 +103,8 @@ static void step_once(struct rig *rig, const struct optim_options *options, uint
         sums[i] = gradient[i] * DIVISOR;
     rig->ops->square_sums(rig->stream, sums, COUNT, &squares);
     clip = optim_clip(options, optim_norm(&squares, 1, (double)DIVISOR));
-    optim_update(options, step, DIVISOR, clip, &update);
+    optim_update(options, step, clip, &update);
+    update.divisor = &divisor;
     update.params = params;
     update.gradient = sums;
     update.first = first;
@@ -172,9 +174,11 @@ struct values {
 static void update_range(struct rig *rig, const struct optim_options *options, uint64_t step,
                          const float *gradient, struct values *values, uint64_t at, uint64_t count)
 {
+    const float divisor = 3.0f;
     struct device_update update;
 
-    optim_update(options, step, 3.0f, 0.7f, &update);
+    optim_update(options, step, 0.7f, &update);
+    update.divisor = &divisor;
     update.params = values->params + at;
     update.first = values->first + at;
     update.second = values->second + at;

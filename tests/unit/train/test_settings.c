@@ -217,7 +217,7 @@ static void expect_difference(const char *there, const char *here, const char *e
 {
     char text[64];
 
-    settings_spec_difference(there, here, text, sizeof text);
+    settings_difference(there, here, text, sizeof text);
     if (strcmp(text, expected) != 0)
         fail_msg("'%s' was said, expected '%s'", text, expected);
 }
@@ -227,9 +227,9 @@ static void the_first_line_that_differs_is_told(void **state)
     (void)state;
     expect_difference("a=1\nb=2\n", "a=1\nb=3\n", "b=2 there, b=3 here");
     expect_difference("a=1\nb=2\n", "a=10\nb=2\n", "a=1 there, a=10 here");
-    expect_difference("a=1\n", "a=1\nb=2\n", " there, b=2 here");
-    expect_difference("a=1\nb=2\n", "a=1\n", "b=2 there,  here");
-    expect_difference("", "a=1\n", " there, a=1 here");
+    expect_difference("a=1\n", "a=1\nb=2\n", "nothing more there, b=2 here");
+    expect_difference("a=1\nb=2\n", "a=1\n", "b=2 there, nothing more here");
+    expect_difference("", "a=1\n", "nothing more there, a=1 here");
 }
 
 static void places_have_their_form(void **state)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 #include <cmocka.h>
 
 #define ROWS   300
@@ -142,7 +143,7 @@ static void metrics_are_means_over_real_samples(void **state)
     double loss, correct, real;
 
     (void)state;
-    state_metrics(&rig->state, rig->state.reduced, &loss, &correct, &real);
+    state_metrics(&rig->state, rig->stream, rig->state.reduced, &loss, &correct, &real);
     assert_true(loss == 1.5 && correct == 3 && real == 8);
     assert_true(state_clip(&rig->state, rig->stream, rig->state.reduced) == 1.0f);
     rig_close(rig);
@@ -225,6 +226,7 @@ static void what_is_saved_is_loaded_again(void **state)
     struct ckpt_found found;
     struct ckpt_error error;
     char folder[FOLDER], path[128];
+    uint64_t hash = 0;
 
     (void)state;
     make_folder(folder);
@@ -242,7 +244,8 @@ static void what_is_saved_is_loaded_again(void **state)
     assert_non_null(strstr(error.text, "its manifest says"));
     memset(other->state.values, 0, state_value_bytes(&other->state));
     (void)snprintf(path, sizeof path, "%s/step-00000007/model.safetensors", folder);
-    assert_int_equal(state_load_init(&other->state, path, &error), CKPT_OK);
+    assert_int_equal(state_load_init(&other->state, other->stream, path, &hash, &error), CKPT_OK);
+    assert_true(hash == XXH3_64bits(rig->state.values, PARAMS * sizeof(float)));
     assert_memory_equal(rig->state.values, other->state.values, PARAMS * sizeof(float));
     for (uint64_t i = PARAMS; i < 3 * PARAMS; i++) /* the moments are not --init's */
         assert_true(other->state.values[i] == 0);
@@ -262,11 +265,12 @@ static void expect_refused(const char *folder, const struct safetensors_tensor *
     struct ckpt_error error = {CKPT_OK, ""};
     char path[128];
     enum ckpt_code code;
+    uint64_t hash = 0;
 
     if (ckpt_save(folder, &meta, &file, 1, 0, &error) != CKPT_OK)
         fail_msg("%s", error.text);
     (void)snprintf(path, sizeof path, "%s/step-00000001/init.safetensors", folder);
-    code = state_load_init(&rig->state, path, &error);
+    code = state_load_init(&rig->state, rig->stream, path, &hash, &error);
     if (code != CKPT_MISMATCH || strstr(error.text, words) == NULL ||
         strstr(error.text, "init.safetensors") == NULL)
         fail_msg("code %d, '%s' was said where '%s' was expected", code, error.text, words);

@@ -3,6 +3,7 @@
  * are. */
 #include "cpu.h"
 
+#include <gnu/libc-version.h>
 #include <omp.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -99,8 +100,8 @@ const char *device_cpu_version(void)
 
 static void cpu_fingerprint(const struct device *device, char *text, size_t text_bytes)
 {
-    (void)snprintf(text, text_bytes, "compiler=%s\ndevice=cpu\nisa=%s\nonednn=%s\n", __VERSION__,
-                   device->isa, device_cpu_version());
+    (void)snprintf(text, text_bytes, "compiler=%s\ndevice=cpu\nisa=%s\nlibc=%s\nonednn=%s\n",
+                   __VERSION__, device->isa, gnu_get_libc_version(), device_cpu_version());
 }
 
 /* Large buffers are of huge pages where the system has some: they are read from end to end, which
@@ -125,6 +126,12 @@ static void cpu_release(struct device *device, void *memory)
 {
     (void)device;
     free(memory);
+}
+
+static void cpu_fill(struct device_stream *stream, void *to, uint8_t byte, size_t bytes)
+{
+    (void)stream;
+    memset(to, byte, bytes);
 }
 
 static void cpu_copy(struct device_stream *stream, void *to, const void *from, size_t bytes)
@@ -164,6 +171,40 @@ static enum device_status cpu_stream_open(struct device *device, struct device_s
 static void cpu_stream_sync(struct device_stream *stream)
 {
     (void)dnnl_stream_wait(stream->stream);
+}
+
+/* ---- events: all work of a stream is done when its call returns ----------------------------- */
+
+static enum device_status cpu_event_open(struct device *device, struct device_event **out,
+                                         struct device_error *error)
+{
+    (void)device;
+    *out = calloc(1, sizeof **out);
+    return *out != NULL ? DEVICE_OK : fail(error, DEVICE_MEMORY, "out of memory");
+}
+
+static void cpu_event_close(struct device_event *event)
+{
+    free(event);
+}
+
+static void cpu_event_record(struct device_event *event, struct device_stream *stream)
+{
+    (void)stream;
+    __atomic_add_fetch(&event->records, 1, __ATOMIC_RELEASE);
+}
+
+/* What was done before the record is seen by whoever asks. */
+static bool cpu_event_done(struct device_event *event)
+{
+    (void)__atomic_load_n(&event->records, __ATOMIC_ACQUIRE);
+    return true;
+}
+
+static void cpu_event_wait(struct device_event *event, struct device_stream *stream)
+{
+    (void)stream;
+    (void)cpu_event_done(event);
 }
 
 /* ---- layers: to conv.c or linear.c ---------------------------------------------------------- */
@@ -246,10 +287,11 @@ const struct device_ops *device_cpu_ops(void)
 {
     static const struct device_ops ops = {
         "cpu", DEVICE_VTABLE_VERSION, cpu_open, cpu_close, cpu_fingerprint, cpu_alloc, cpu_release,
-        cpu_copy, cpu_copy, cpu_stream_open, cpu_stream_close, cpu_stream_sync, cpu_layer_new,
-        cpu_layer_free, cpu_layer_load, cpu_layer_forward, cpu_layer_output, cpu_layer_backward,
-        cpu_layer_dinput, flat_loss, flat_normalize, flat_add, flat_update, flat_square_sums,
-        flat_hashes};
+        cpu_fill, cpu_copy, cpu_copy, cpu_copy, cpu_stream_open, cpu_stream_close, cpu_stream_sync,
+        cpu_event_open, cpu_event_close, cpu_event_record, cpu_event_wait, cpu_event_done,
+        cpu_layer_new, cpu_layer_free, cpu_layer_load, cpu_layer_forward, cpu_layer_output,
+        cpu_layer_backward, cpu_layer_dinput, flat_loss, flat_normalize, flat_add, flat_update,
+        flat_square_sums, flat_hashes};
 
     return &ops;
 }

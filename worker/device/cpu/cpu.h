@@ -17,6 +17,10 @@ struct device_stream {
     dnnl_stream_t stream;
 };
 
+struct device_event {
+    uint64_t records; /* atomic: what a thread did before its record is seen after a look at it */
+};
+
 struct conv;
 struct linear;
 

@@ -96,7 +96,7 @@ void flat_column_sums(const float *x, uint32_t rows, uint32_t columns, float *su
 static void update_adam(const struct device_update *u)
 {
     bool decoupled = u->kind == DEVICE_ADAMW;
-    float beta1 = (float)u->beta1, beta2 = (float)u->beta2, clip = u->clip, divisor = u->divisor;
+    float beta1 = (float)u->beta1, beta2 = (float)u->beta2, clip = u->clip, divisor = *u->divisor;
     float rest1 = (float)(1 - u->beta1), rest2 = (float)(1 - u->beta2);
     float shrink = decoupled ? (float)(1 - u->rate * u->decay) : 1.0f;
     float decay = decoupled ? 0.0f : (float)u->decay, epsilon = (float)u->epsilon;
@@ -119,10 +119,10 @@ static void update_adam(const struct device_update *u)
 static void update_sgd(const struct device_update *u)
 {
     float rate = (float)u->rate, momentum = (float)u->momentum, decay = (float)u->decay;
-    float keep = u->step == 1 ? 0.0f : momentum;
+    float keep = u->step == 1 ? 0.0f : momentum, divisor = *u->divisor;
 
     for (uint64_t i = 0; i < u->n; i++) {
-        float g = u->gradient[i] / u->divisor * u->clip + decay * u->params[i];
+        float g = u->gradient[i] / divisor * u->clip + decay * u->params[i];
 
         if (momentum != 0) {
             float buffer = keep * u->first[i] + g;

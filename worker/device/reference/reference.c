@@ -16,6 +16,10 @@ struct device_stream {
     struct device *device;
 };
 
+struct device_event {
+    uint64_t records; /* atomic: orders what threads have done, and nothing else */
+};
+
 struct device_layer {
     struct device_layer_spec spec;
     struct device_layer *below, *above;
@@ -66,6 +70,12 @@ static void ref_release(struct device *device, void *memory)
     free(memory);
 }
 
+static void ref_fill(struct device_stream *stream, void *to, uint8_t byte, size_t bytes)
+{
+    (void)stream;
+    memset(to, byte, bytes);
+}
+
 static void ref_copy(struct device_stream *stream, void *to, const void *from, size_t bytes)
 {
     (void)stream;
@@ -92,6 +102,43 @@ static void ref_stream_close(struct device_stream *stream)
 static void ref_stream_sync(struct device_stream *stream)
 {
     (void)stream;
+}
+
+/* ---- events: a point in the work of a stream; here all work before it is done --------------- */
+
+static enum device_status ref_event_open(struct device *device, struct device_event **event,
+                                         struct device_error *error)
+{
+    (void)device;
+    *event = calloc(1, sizeof **event);
+    if (*event != NULL)
+        return DEVICE_OK;
+    error->status = DEVICE_MEMORY;
+    (void)snprintf(error->text, sizeof error->text, "out of memory");
+    return DEVICE_MEMORY;
+}
+
+static void ref_event_close(struct device_event *event)
+{
+    free(event);
+}
+
+static void ref_event_record(struct device_event *event, struct device_stream *stream)
+{
+    (void)stream;
+    __atomic_add_fetch(&event->records, 1, __ATOMIC_RELEASE);
+}
+
+static bool ref_event_done(struct device_event *event)
+{
+    (void)__atomic_load_n(&event->records, __ATOMIC_ACQUIRE);
+    return true;
+}
+
+static void ref_event_wait(struct device_event *event, struct device_stream *stream)
+{
+    (void)stream;
+    (void)ref_event_done(event);
 }
 
 /* ---- layers --------------------------------------------------------------------------------- */
@@ -396,7 +443,7 @@ static void ref_update(struct device_stream *stream, const struct device_update 
 {
     (void)stream;
     for (uint64_t i = 0; i < u->n; i++) {
-        double p = u->params[i], g = (double)u->gradient[i] / u->divisor * u->clip;
+        double p = u->params[i], g = (double)u->gradient[i] / *u->divisor * u->clip;
 
         if (u->kind == DEVICE_SGD) {
             g += u->decay * p;
@@ -450,10 +497,11 @@ const struct device_ops *device_reference_ops(void)
 {
     static const struct device_ops ops = {
         "reference", DEVICE_VTABLE_VERSION, ref_open, ref_close, ref_fingerprint, ref_alloc,
-        ref_release, ref_copy, ref_copy, ref_stream_open, ref_stream_close, ref_stream_sync,
-        ref_layer_new, ref_layer_free, ref_layer_load, ref_layer_forward, ref_layer_output,
-        ref_layer_backward, ref_layer_dinput, ref_loss, ref_normalize, ref_add, ref_update,
-        ref_square_sums, ref_hashes};
+        ref_release, ref_fill, ref_copy, ref_copy, ref_copy, ref_stream_open, ref_stream_close,
+        ref_stream_sync, ref_event_open, ref_event_close, ref_event_record, ref_event_wait,
+        ref_event_done, ref_layer_new, ref_layer_free, ref_layer_load, ref_layer_forward,
+        ref_layer_output, ref_layer_backward, ref_layer_dinput, ref_loss, ref_normalize, ref_add,
+        ref_update, ref_square_sums, ref_hashes};
 
     return &ops;
 }
