@@ -160,6 +160,30 @@ static void a_spare_stays_ready_over_a_restart(void **state)
     bench_free(b);
 }
 
+/* Seed 13271 of the simulator: the plan with a spare was restored, and what the spare reported when
+ * it was over was taken for old news; ten seconds later the spare was put out. */
+static void a_spare_of_a_restored_plan_may_report(void **state)
+{
+    struct bench *b = bench_new();
+    struct core_message report = {.type = CORE_REPORT, .step = 1};
+    (void)state;
+    bench_running(b, 2, 2, 3);
+    core_conn spare = bench_join(b, "n3", 2, 3);
+    bench_ready(b, spare, 1, 1);
+    bench_restart(b);
+    core_conn first = attach(b, 1, 1, 2);
+    (void)attach(b, 2, 1, 2);
+    spare = bench_hello(b, (struct bench_hello){.node = "n3", .number = (uint32_t)spare,
+                                                .generation = 2});
+    bench_end(b, spare - 1);
+    bench_report(b, first, 1, 1);
+    bench_say(b, spare, report);
+    bench_wait_ms(b, b->times.quiet_ms + 200);
+    assert_int_equal(bench_told(b, spare, CORE_GENERATION)->mode, CORE_FORMED);
+    assert_int_equal(bench_told(b, spare, CORE_GENERATION)->world, 2);
+    bench_free(b);
+}
+
 /* Who comes after that restart cannot be shown the generation: its key is not known any more. */
 static void a_newcomer_after_a_restart_gets_a_new_key(void **state)
 {
@@ -208,6 +232,7 @@ int main(void)
         cmocka_unit_test(an_empty_store_adopts_the_roster),
         cmocka_unit_test(a_plan_that_the_store_lost_is_over),
         cmocka_unit_test(a_spare_stays_ready_over_a_restart),
+        cmocka_unit_test(a_spare_of_a_restored_plan_may_report),
         cmocka_unit_test(a_newcomer_after_a_restart_gets_a_new_key),
         cmocka_unit_test(a_number_that_a_member_heard_of_is_not_given_again),
     };
