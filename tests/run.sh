@@ -22,6 +22,7 @@ simhours | full            | 6  | part_ctest asan simhours
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py
+comings  | full soak       | 3  | part_python tests/integration/comings.py
 tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
 histories| soak            | 240| part_python tests/integration/histories.py --all
