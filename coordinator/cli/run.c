@@ -94,10 +94,12 @@ static int run(const struct run_options *values, int argc, char **words, struct 
 {
     char path[PATH_BYTES];
     char **argv = calloc((size_t)argc + 2, sizeof *argv);
-    struct agent_options options = {.count = (uint32_t)values->count, .restarts = values->restarts,
+    struct agent_options options = {.count = (uint32_t)values->count,
+                                    .restarts = values->restarts,
                                     .refill_ms = values->refill_ms,
                                     .backoff_ms = values->backoff_ms,
-                                    .grace_ms = values->grace_ms, .prefix = !values->raw,
+                                    .grace_ms = values->grace_ms,
+                                    .prefix = !values->raw,
                                     .name = "muster run: "};
     int code, used = 0;
 

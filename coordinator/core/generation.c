@@ -268,8 +268,7 @@ static bool plan_stands(const struct core *core, const struct job *job)
     uint32_t chosen = 0;
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        if (m->chosen &&
-            (m->conn == 0 || m->released || (m->state == MEMBER_WAITING && !m->ready)))
+        if (m->chosen && (m->conn == 0 || m->released || (m->state == MEMBER_WAITING && !m->ready)))
             return false;
         if (m->in_generation && m->finished)
             return false; /* there is no boundary any more */

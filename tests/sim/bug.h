@@ -16,7 +16,7 @@
     X(RECORD_GAP, "record-gap", "a joiner misses one record")                                      \
     X(OLD_CHECKPOINT, "old-checkpoint", "a torn checkpoint is taken for whole")                    \
     X(BLIND_PROBE, "blind-probe", "silence is taken for the end of a process")                     \
-    X(JUDGE_FIRST, "judge-first", "deadlines are judged while the mail is not read")       \
+    X(JUDGE_FIRST, "judge-first", "deadlines are judged while the mail is not read")               \
     X(EARLY_APPLY, "early-apply", "an update runs before every word is in")                        \
     X(WRONG_REDUCED, "wrong-reduced", "a copy of R is served one step off")                        \
     X(OLD_HELLO, "old-hello", "a re-attach knows nothing of the newest plan and step")             \

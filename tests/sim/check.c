@@ -62,7 +62,8 @@ static void check_ranks(struct sim *sim, const struct wire_message *message)
         }
         for (uint32_t j = 0; j < i && told->members_count <= 80; j++) {
             if (wire_id_equal(&told->members[i].id, &told->members[j].id)) {
-                sim_fail(sim, SIM_CHECK_LISTS, "generation %" PRIu64 " has the same member at ranks %u and %u",
+                sim_fail(sim, SIM_CHECK_LISTS,
+                         "generation %" PRIu64 " has the same member at ranks %u and %u",
                          message->header.generation, j, i);
             }
         }
@@ -96,7 +97,8 @@ static void check_new(struct sim *sim, const struct wire_message *message)
                  message->header.generation, message->header.nonce, check->number_max);
     }
     if (check->done_told && !check->unprotected) {
-        sim_fail(sim, SIM_CHECK_KEPT, "generation %" PRIu64 " is formed after the job was told to be done",
+        sim_fail(sim, SIM_CHECK_KEPT,
+                 "generation %" PRIu64 " is formed after the job was told to be done",
                  message->header.generation);
     }
     SIM_REQUIRE(check->generation_count < SIM_GENERATIONS_MAX);
@@ -126,9 +128,10 @@ static void check_generation(struct sim *sim, const struct wire_message *message
     if (g == NULL) {
         check_new(sim, message);
     } else if (g->members != list_hash(&message->generation)) {
-        sim_fail(sim, SIM_CHECK_LISTS, "generation %" PRIu64 " is told with two lists of members: %016" PRIx64
-                      " and %016" PRIx64, message->header.generation, g->members,
-                 list_hash(&message->generation));
+        sim_fail(sim, SIM_CHECK_LISTS,
+                 "generation %" PRIu64 " is told with two lists of members: %016" PRIx64
+                 " and %016" PRIx64,
+                 message->header.generation, g->members, list_hash(&message->generation));
     }
 }
 
@@ -279,8 +282,8 @@ void sim_check_sums(struct sim *sim, uint32_t worker, uint64_t step,
             sim_fail(sim, SIM_CHECK_SHARDS,
                      "worker %u: R of step %" PRIu64 " has in cell %u the shards %016" PRIx64
                      " of step %" PRId64 ", not the shards %016" PRIx64,
-                     worker, step, cell, w->reduced_shards[cell],
-                     (int64_t)w->reduced_of[cell] - 1, all);
+                     worker, step, cell, w->reduced_shards[cell], (int64_t)w->reduced_of[cell] - 1,
+                     all);
         }
     }
 }
@@ -318,8 +321,10 @@ void sim_check_exchanged(struct sim *sim, uint32_t worker, uint64_t step, uint64
     uint64_t nonce = sim->workers[worker].elastic.generation.nonce;
     struct sim_generation *g = find(check, number, nonce);
     if (g == NULL) {
-        sim_fail(sim, SIM_CHECK_LISTS, "worker %u finished step %" PRIu64 " in generation %" PRIu64
-                      ", which the coordinator never told", worker, step, number);
+        sim_fail(sim, SIM_CHECK_LISTS,
+                 "worker %u finished step %" PRIu64 " in generation %" PRIu64
+                 ", which the coordinator never told",
+                 worker, step, number);
         return;
     }
     g->first_done = g->trained && g->first_done < step ? g->first_done : step;
@@ -347,7 +352,8 @@ void sim_check_copied(struct sim *sim, uint32_t worker, uint64_t version)
 void sim_check_reported(struct sim *sim, uint32_t worker, uint64_t version)
 {
     if (version != sim->workers[worker].version) {
-        sim_fail(sim, SIM_CHECK_CHAIN, "worker %u reports version %" PRIu64 " and holds version %" PRIu64, worker,
+        sim_fail(sim, SIM_CHECK_CHAIN,
+                 "worker %u reports version %" PRIu64 " and holds version %" PRIu64, worker,
                  version, sim->workers[worker].version);
     }
 }
@@ -356,8 +362,9 @@ void sim_check_finished(struct sim *sim, uint32_t worker, uint64_t version)
 {
     check_chain(sim, worker, version, sim->workers[worker].hash, "finishes with");
     if (version != sim->setup.job.steps) {
-        sim_fail(sim, SIM_CHECK_FINISH, "worker %u says finished after %" PRIu64 " of %" PRIu64 " steps", worker,
-                 version, sim->setup.job.steps);
+        sim_fail(sim, SIM_CHECK_FINISH,
+                 "worker %u says finished after %" PRIu64 " of %" PRIu64 " steps", worker, version,
+                 sim->setup.job.steps);
     }
 }
 
@@ -373,7 +380,8 @@ void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text
     if (code == 0 && w->version == sim->setup.job.steps) {
         sim->check.finished++;
     } else if (code == 0 && !sim->members[worker].stop_asked && !sim->check.done_once) {
-        sim_fail(sim, SIM_CHECK_FINISH, "worker %u exits 0 after %" PRIu64 " of %" PRIu64 " steps (%s)", worker,
+        sim_fail(sim, SIM_CHECK_FINISH,
+                 "worker %u exits 0 after %" PRIu64 " of %" PRIu64 " steps (%s)", worker,
                  w->version, sim->setup.job.steps, text);
     }
 }
@@ -426,6 +434,7 @@ void sim_check_end(struct sim *sim, struct sim_outcome *outcome)
         }
     }
     if (sim->check.finished == 0 && !sim->check.done_told) {
-        sim_fail(sim, SIM_CHECK_FINISH, "nobody finished the job; it is %s (%s)", view.state, view.reason);
+        sim_fail(sim, SIM_CHECK_FINISH, "nobody finished the job; it is %s (%s)", view.state,
+                 view.reason);
     }
 }

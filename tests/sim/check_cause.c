@@ -46,9 +46,9 @@ void sim_check_struck(struct sim *sim, enum sim_fault fault, bool coordinator)
     }
 }
 
-/* Do all whom a sentence names (by their pids, 1000 + slot) live, and can they do what is awaited of
- * them? A spare that lost its thread after a plan with it was told cannot: the others wait for it,
- * and are right to give it up. */
+/* Do all whom a sentence names (by their pids, 1000 + slot) live, and can they do what is awaited
+ * of them? A spare that lost its thread after a plan with it was told cannot: the others wait for
+ * it, and are right to give it up. */
 static bool blameless(const struct sim *sim, const char *text)
 {
     bool any = false;
@@ -66,11 +66,12 @@ static bool blameless(const struct sim *sim, const char *text)
 
 void sim_check_cause(struct sim *sim, const char *text)
 {
-    static const char *const sentences[] = {
-        " is lost: silent for ",     " is lost: it did not report ", " is lost: stalled: ",
-        " is lost: unreachable on ", "no data between ",             "a peer lost its data "};
+    static const char *const sentences[] = {" is lost: silent for ", " is lost: it did not report ",
+                                            " is lost: stalled: ",   " is lost: unreachable on ",
+                                            "no data between ",      "a peer lost its data "};
     bool without = sim->now_us > sim->check.excused_us && sim->setup.loss_permille == 0;
-    if (!without || sim->workers == NULL || strstr(text, " formed at ") != NULL || sim->check.corrupted || !blameless(sim, text)) {
+    if (!without || sim->workers == NULL || strstr(text, " formed at ") != NULL ||
+        sim->check.corrupted || !blameless(sim, text)) {
         return;
     }
     for (size_t i = 0; i < sizeof sentences / sizeof sentences[0]; i++) {

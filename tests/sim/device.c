@@ -58,7 +58,8 @@ void sim_device_compute(struct sim *sim, uint32_t worker, uint64_t step,
 {
     struct sim_worker *w = &sim->workers[worker];
     if (w->version != step) {
-        sim_fail(sim, SIM_CHECK_CHAIN, "worker %u shall compute step %" PRIu64 " on parameters of version %" PRIu64,
+        sim_fail(sim, SIM_CHECK_CHAIN,
+                 "worker %u shall compute step %" PRIu64 " on parameters of version %" PRIu64,
                  worker, step, w->version);
         return;
     }
@@ -199,17 +200,19 @@ void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version, bool la
         i = 0;
     }
     if (i == SIM_SAVES_MAX) { /* the disk cannot follow: this one is left out */
-        sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_SAVED,
-                                                             .version = version});
+        sim_worker_feed(sim, worker,
+                        &(struct elastic_event){.type = ELASTIC_SAVED, .version = version});
         return;
     }
-    w->saves[i] = (struct sim_checkpoint){.valid = true, .version = w->version, .hash = w->hash,
+    w->saves[i] = (struct sim_checkpoint){.valid = true,
+                                          .version = w->version,
+                                          .hash = w->hash,
                                           .generation = w->elastic.generation.number};
     memcpy(w->saves[i].params, w->params, sizeof w->params);
     later(sim, worker, SIM_WORK_SAVE, i, sim->setup.save_us);
     if (sim->options->bug == SIM_BUG_EARLY_SAVED) {
-        sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_SAVED,
-                                                             .version = version});
+        sim_worker_feed(sim, worker,
+                        &(struct elastic_event){.type = ELASTIC_SAVED, .version = version});
     }
 }
 

@@ -146,8 +146,9 @@ void sim_puppet_end(struct sim *sim, const struct core_job_view *job)
     }
     uint32_t expected = alive < job->max ? alive : job->max;
     if (in != expected || strcmp(job->state, "running") != 0) {
-        sim_fail(sim, SIM_CHECK_FINISH, "%u of %u living puppets are in a generation; the job is %s (%s)", in,
-                 expected, job->state, job->reason);
+        sim_fail(sim, SIM_CHECK_FINISH,
+                 "%u of %u living puppets are in a generation; the job is %s (%s)", in, expected,
+                 job->state, job->reason);
     } else if (sim->check.barriers_in_calm == 0 && sim->coord.births == 1) {
         sim_fail(sim, SIM_CHECK_FINISH, "%u puppets passed no barrier in the calm", in);
     }

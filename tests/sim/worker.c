@@ -274,8 +274,9 @@ static void step_one(struct sim *sim, uint32_t worker, const struct elastic_even
     }
     int broken = elastic_check(&w->elastic, &sentence);
     if (broken != 0) {
-        sim_fail(sim, SIM_CHECK_MACHINES, "invariant %d of the elastic machine of worker %u is broken: %s", broken,
-                 worker, sentence);
+        sim_fail(sim, SIM_CHECK_MACHINES,
+                 "invariant %d of the elastic machine of worker %u is broken: %s", broken, worker,
+                 sentence);
     }
     for (uint32_t i = 0; i < actions->count; i++) {
         if (sim->ended || sim->members[worker].proc.serial != serial) {

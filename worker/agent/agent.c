@@ -303,7 +303,9 @@ static int agent_open(struct agent *a, const struct agent_options *options, stru
 {
     sigset_t set;
 
-    *a = (struct agent){.options = options, .signals = -1, .kill_ms = NEVER,
+    *a = (struct agent){.options = options,
+                        .signals = -1,
+                        .kill_ms = NEVER,
                         .sinks = {{.to = STDOUT_FILENO}, {.to = STDERR_FILENO}}};
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGTERM);

@@ -140,8 +140,7 @@ static void guard(char *const *argv, char **environment, int ends[PIPE_COUNT][2]
 
 static bool is_ours(const char *entry)
 {
-    return strncmp(entry, "LOCAL_RANK=", 11) == 0 ||
-           strncmp(entry, "LOCAL_WORLD_SIZE=", 17) == 0 ||
+    return strncmp(entry, "LOCAL_RANK=", 11) == 0 || strncmp(entry, "LOCAL_WORLD_SIZE=", 17) == 0 ||
            strncmp(entry, "MUSTER_PROGRESS_FD=", 19) == 0;
 }
 
@@ -195,8 +194,12 @@ int guardian_start(char *const *argv, unsigned rank, unsigned count, struct guar
         code = -errno;
         goto out;
     }
-    *guardian = (struct guardian){pid, ends[PIPE_ORDERS][1], ends[PIPE_RESULT][0],
-                                  ends[PIPE_OUT][0], ends[PIPE_ERR][0], ends[PIPE_PROGRESS][0]};
+    *guardian = (struct guardian){pid,
+                                  ends[PIPE_ORDERS][1],
+                                  ends[PIPE_RESULT][0],
+                                  ends[PIPE_OUT][0],
+                                  ends[PIPE_ERR][0],
+                                  ends[PIPE_PROGRESS][0]};
     ends[PIPE_ORDERS][1] = ends[PIPE_RESULT][0] = ends[PIPE_OUT][0] = ends[PIPE_ERR][0] = -1;
     ends[PIPE_PROGRESS][0] = -1;
 out:

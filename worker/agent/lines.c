@@ -1,7 +1,7 @@
 /* Invariants
  *   1. lines.text holds no newline between calls.
- *   2. A sink is written only when poll() says so, and then at most PIPE_BUF bytes at a time: a pipe
- *      takes that many without waiting. */
+ *   2. A sink is written only when poll() says so, and then at most PIPE_BUF bytes at a time: a
+ * pipe takes that many without waiting. */
 #include "agent/lines.h"
 
 #include <errno.h>

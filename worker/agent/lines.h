@@ -1,8 +1,8 @@
 /* What processes write, passed on line by line with a prefix, so that lines of several do not mix.
  *
  * Nothing here waits: a sink keeps what its reader does not take yet, and while it is full nothing
- * more is read for it. So a reader that stands still holds up those who write to it, and neither the
- * other sink nor the agent. */
+ * more is read for it. So a reader that stands still holds up those who write to it, and neither
+ * the other sink nor the agent. */
 #ifndef AGENT_LINES_H
 #define AGENT_LINES_H
 
@@ -14,11 +14,11 @@
 
 /* Standard output or error of the agent. */
 struct sink {
-    int to;          /* the caller's */
-    char *text;      /* owned: what is not written yet */
-    size_t used;     /* bytes in it */
-    size_t room;     /* bytes that fit */
-    bool gone;       /* the reader is gone: everything is dropped */
+    int to;      /* the caller's */
+    char *text;  /* owned: what is not written yet */
+    size_t used; /* bytes in it */
+    size_t room; /* bytes that fit */
+    bool gone;   /* the reader is gone: everything is dropped */
 };
 
 /* One line; its end is added if the text has none. What does not fit in memory is dropped. */

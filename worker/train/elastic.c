@@ -216,8 +216,8 @@ static const char *lost_text(enum elastic_lost_why why)
 static void on_peer_lost(struct elastic *e, const struct elastic_event *event,
                          struct elastic_actions *actions)
 {
-    bool departs = e->plan.number != 0 &&
-                   elastic_find_rank(&e->plan, &e->config.me) == ELASTIC_NO_RANK;
+    bool departs =
+        e->plan.number != 0 && elastic_find_rank(&e->plan, &e->config.me) == ELASTIC_NO_RANK;
     struct elastic_action *action;
 
     if (e->state == ELASTIC_STATE_GONE || e->state == ELASTIC_STATE_LEAVING ||

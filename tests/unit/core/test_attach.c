@@ -136,8 +136,8 @@ static void a_plan_that_the_store_lost_is_over(void **state)
 }
 
 /* Found with 20 puppets: the spare said again that it was ready beside the plan that the others had
- * entered, but one of them had not said so yet; then it was told of it again, heard nothing new, and
- * never became a member. */
+ * entered, but one of them had not said so yet; then it was told of it again, heard nothing new,
+ * and never became a member. */
 static void a_spare_stays_ready_over_a_restart(void **state)
 {
     struct bench *b = bench_new();
@@ -148,8 +148,9 @@ static void a_spare_stays_ready_over_a_restart(void **state)
     uint64_t nonce = bench_told(b, 1, CORE_GENERATION)->nonce;
     assert_int_equal(bench_told(b, 1, CORE_GENERATION)->mode, CORE_PLAN);
     bench_restart(b);
-    spare = bench_hello(b, (struct bench_hello){.node = "n4", .number = (uint32_t)spare,
-                                                .generation = 2, .nonce = nonce});
+    spare = bench_hello(
+        b, (struct bench_hello){
+               .node = "n4", .number = (uint32_t)spare, .generation = 2, .nonce = nonce});
     bench_ready(b, spare, 2, 1);
     for (uint32_t number = 1; number <= 3; number++)
         bench_entered(b, attach(b, number, 2, 0), 2, 1);
@@ -173,8 +174,8 @@ static void a_spare_of_a_restored_plan_may_report(void **state)
     bench_restart(b);
     core_conn first = attach(b, 1, 1, 2);
     (void)attach(b, 2, 1, 2);
-    spare = bench_hello(b, (struct bench_hello){.node = "n3", .number = (uint32_t)spare,
-                                                .generation = 2});
+    spare = bench_hello(
+        b, (struct bench_hello){.node = "n3", .number = (uint32_t)spare, .generation = 2});
     bench_end(b, spare - 1);
     bench_report(b, first, 1, 1);
     bench_say(b, spare, report);
@@ -212,10 +213,16 @@ static void a_number_that_a_member_heard_of_is_not_given_again(void **state)
     struct core_roster_member roster[1] = {
         {.id = {{1}}, .node = "n1", .host = "n1", .data_address = "", .rank = 0, .pid = 1}};
     (void)state;
-    core_conn first = bench_hello(b, (struct bench_hello){
-                                         .node = "n1", .number = 1, .min = 1, .max = 1,
-                                         .attach = CORE_ATTACH_FROZEN, .generation = 7, .plan = 8,
-                                         .applied = 41, .roster = roster, .roster_count = 1});
+    core_conn first = bench_hello(b, (struct bench_hello){.node = "n1",
+                                                          .number = 1,
+                                                          .min = 1,
+                                                          .max = 1,
+                                                          .attach = CORE_ATTACH_FROZEN,
+                                                          .generation = 7,
+                                                          .plan = 8,
+                                                          .applied = 41,
+                                                          .roster = roster,
+                                                          .roster_count = 1});
     bench_report(b, first, 7, 41);
     assert_int_equal(bench_told(b, first, CORE_GENERATION)->mode, CORE_FORMED);
     assert_true(bench_told(b, first, CORE_GENERATION)->generation > 8);

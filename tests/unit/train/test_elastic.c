@@ -324,12 +324,13 @@ static void a_leaver_that_is_released_early_ends_its_last_step(void **state)
                         "GOODBYE EXIT(0)");
 }
 
-/* The others part from it when they have entered the plan, perhaps before its own update has ended. */
+/* The others part from it when they have entered the plan, perhaps before its own update has ended.
+ */
 static void a_leaver_does_not_accuse_those_who_part_from_it(void **state)
 {
     struct bench bench;
-    struct elastic_event lost = {.type = ELASTIC_PEER_LOST, .peer = {{2}},
-                                 .why = ELASTIC_LOST_CLOSED};
+    struct elastic_event lost = {
+        .type = ELASTIC_PEER_LOST, .peer = {{2}}, .why = ELASTIC_LOST_CLOSED};
 
     (void)state;
     begin_three(&bench);
@@ -394,8 +395,8 @@ static void a_spare_enters_with_the_group(void **state)
     assert_string_equal(connected(&bench), "SEND_ENTERED EXCHANGE(8)");
 }
 
-/* It was dropped after the plan with it was told, and is whole again only with the boundary's record:
- * the others wait for it, so it enters and says no READY. */
+/* It was dropped after the plan with it was told, and is whole again only with the boundary's
+ * record: the others wait for it, so it enters and says no READY. */
 static void a_spare_that_was_dropped_still_enters_with_the_group(void **state)
 {
     struct bench bench;
