@@ -132,7 +132,7 @@ struct wire_hello {
     const struct wire_member *roster; /* re-attach: the generation's members, by rank */
     uint32_t roster_count;            /* <= WIRE_MEMBERS_MAX */
     const char *program;              /* <= WIRE_NAME_BYTES */
-    uint64_t plan;                    /* newest plan number held, 0 = none */
+    uint64_t plan;                    /* newest number told, if more than the one held; else 0 */
     uint64_t applied;                 /* updates applied: memory or newest checkpoint */
 };
 

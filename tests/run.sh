@@ -26,6 +26,7 @@ worker   | full soak       | 8  | part_worker --long
 control  | full soak       | 6  | part_ctest asan integration
 history  | full            | 8  | part_python tests/integration/histories.py
 straggler| full           | 4  | part_python tests/integration/test_straggler.py
+comings  | full soak       | 3  | part_python tests/integration/comings.py
 tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
 histories| soak            | share(2)| part_python tests/integration/histories.py --minutes $(share 2)
@@ -72,7 +73,10 @@ part_build() {
 
 part_ctest() { # preset label
     local out=build/ctest-$1-$2.txt passed failed skipped total
-    ctest --test-dir "build/$1" -L "^$2\$" -j2 --output-on-failure >"$out" 2>&1
+    local show=--output-on-failure
+    [ "$2" = simhours ] && show=-V # what was struck is told, not only that it was enough
+    ctest --test-dir "build/$1" -L "^$2\$" -j2 "$show" >"$out" 2>&1
+    sed -nE 's/^[0-9]+: (.*(by kind:|rarest|cells struck|simulated hours).*)/   \1/p' "$out"
     grep -E 'Failed|\*\*\*|^The following' "$out" | head -20
     total=$(grep -cE '^ *[0-9]+/[0-9]+ Test +#' "$out")
     failed=$(grep -cE 'Test +#.*\*\*\*(Failed|Exception|Timeout|Not Run)' "$out")

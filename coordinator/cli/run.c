@@ -29,7 +29,7 @@ static const struct option_spec run_table[] = {
     {"restarts", OPTION_NUMBER, "N", "16", 0, 1000000, NULL, FIELD(restarts), "Restarts",
      "of each process that exits with 75 or is killed"},
     {"refill", OPTION_DURATION, "TIME", "60s", 0, 86400000, NULL, FIELD(refill_ms), "Restarts",
-     "a run of so long gives one restart back (0: never)"},
+     "a run of so long gives one restart back (0: never), if the program tells no progress"},
     {"backoff", OPTION_DURATION, "TIME", "500ms", 0, 3600000, NULL, FIELD(backoff_ms), "Restarts",
      "pause before a restart"},
     {"grace", OPTION_DURATION, "TIME", "35s", 0, 86400000, NULL, FIELD(grace_ms), "Stopping",
@@ -88,22 +88,19 @@ static void find_worker(char path[PATH_BYTES])
         memcpy(path, name, sizeof name);
 }
 
-static void tell(const char *sentence)
-{
-    (void)fprintf(stderr, "muster run: %s\n", sentence);
-}
-
 /* The words from the command on; without one, or if they begin with an option, muster-worker comes
  * first. */
 static int run(const struct run_options *values, int argc, char **words, struct error *error)
 {
     char path[PATH_BYTES];
     char **argv = calloc((size_t)argc + 2, sizeof *argv);
-    struct agent_options options = {.count = (uint32_t)values->count, .restarts = values->restarts,
+    struct agent_options options = {.count = (uint32_t)values->count,
+                                    .restarts = values->restarts,
                                     .refill_ms = values->refill_ms,
                                     .backoff_ms = values->backoff_ms,
-                                    .grace_ms = values->grace_ms, .prefix = !values->raw,
-                                    .say_cb = tell};
+                                    .grace_ms = values->grace_ms,
+                                    .prefix = !values->raw,
+                                    .name = "muster run: "};
     int code, used = 0;
 
     if (argv == NULL)
@@ -130,7 +127,9 @@ int command_run(int argc, char **argv)
     if (!command_parse(
             &options,
             "Starts N processes of COMMAND here, restarts those that exit with 75 or are\n"
-            "killed, forwards SIGTERM, and leaves nothing behind:\n\n"
+            "killed, forwards SIGTERM, and leaves nothing behind. A finished step gives all\n"
+            "restarts back: muster-worker tells of it, and any other program that writes a\n"
+            "byte to the descriptor in MUSTER_PROGRESS_FD.\n\n"
             "  muster run [options] [--] [COMMAND ..]\n\n"
             "Without a command, and where the words after -- begin with an option, it is\n"
             "muster-worker. Exit 0 when all ended with 0, else the code of the first that\n"

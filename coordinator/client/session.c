@@ -228,7 +228,7 @@ static void send_hello(struct session *session, struct session_actions *actions)
         .roster = roster ? roster->members : NULL,
         .roster_count = roster ? roster->members_count : 0,
         .program = config->program,
-        .plan = session->plan,
+        .plan = session->largest > session->held.generation ? session->largest : 0,
         .applied = session->held.step,
     };
 }

@@ -250,7 +250,6 @@ struct session {
     uint64_t formed;                  /* number of the newest FORMED */
     uint64_t over;                    /* generations up to this number are over */
     uint64_t reported;                /* newest generation the program reported to be frozen in */
-    uint64_t plan;                    /* newest plan held, 0 = none */
     struct session_roster rosters[2]; /* newest FORMED and PLAN */
     uint64_t dropped;                 /* stale or repeated messages that were dropped */
 

@@ -45,8 +45,6 @@ static bool keep_entered(struct session *session, const struct session_event *ev
     if (event->position.generation != session->held.generation)
         session_forget_generation(said);
     session->held = event->position;
-    if (session->plan <= session->held.generation)
-        session->plan = 0;
     said->has_entered = true;
     said->has_ready = false;
     said->has_report = false; /* of the time before: it entered by a plan, without a FORMED */

@@ -85,7 +85,6 @@ static void told_generation(struct session *session, const struct wire_message *
     session->said.has_ready = false;
     if (mode == WIRE_MODE_FORMED) {
         session->formed = header->generation;
-        session->plan = 0;
         session->said.has_report = false;
         session_forget_generation(&session->said);
         if (among(session, &message->generation)) {
@@ -93,8 +92,6 @@ static void told_generation(struct session *session, const struct wire_message *
             session->held.nonce = header->nonce;
         }
     }
-    if (mode == WIRE_MODE_PLAN)
-        session->plan = header->generation;
     if (mode != WIRE_MODE_VIEW)
         keep_roster(session, message);
     session_deliver(actions, SESSION_NEWS_MESSAGE, message);

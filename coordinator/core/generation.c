@@ -127,6 +127,8 @@ static void fill(struct core *core, const struct job *job, struct core_message *
     message->roster.rendezvous_us = job->last_us[CORE_RECOVERY_RENDEZVOUS];
 }
 
+static const char no_key[] = "a new key for the data plane: the coordinator was restarted";
+
 /* A spare learns who trains, so that it can catch up beside them. Keys are not stored: after a
  * restart the group is formed anew before anybody can join it. */
 void generation_view(struct core *core, struct job *job, struct member *spare)
@@ -135,13 +137,13 @@ void generation_view(struct core *core, struct job *job, struct member *spare)
     if (!job->all_entered || job->plan_number != 0)
         return;
     if (!job->key_known) {
-        generation_over(core, job, "a new key for the data plane: the coordinator was restarted",
-                        0);
+        generation_over(core, job, no_key, 0);
         return;
     }
     fill(core, job, core_send(core, spare->conn, CORE_GENERATION, job), CORE_VIEW);
 }
 
+/* One that is ready beside this generation already has seen it, and would not hear of it again. */
 static void view_to_spares(struct core *core, struct job *job)
 {
     uint32_t begin = core_list_begin(core);
@@ -149,9 +151,14 @@ static void view_to_spares(struct core *core, struct job *job)
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0) {
-            m->ready = false;
-            core_list_add(core, m->conn);
+            m->ready = m->ready_in == job->number;
+            if (!m->ready)
+                core_list_add(core, m->conn);
         }
+    if (core->conns_used > begin && !job->key_known) {
+        generation_over(core, job, no_key, 0);
+        return;
+    }
     message = core_send_list(core, begin, CORE_GENERATION, job);
     if (message != NULL)
         fill(core, job, message, CORE_VIEW);
@@ -279,7 +286,7 @@ static bool plan_stands(const struct core *core, const struct job *job)
     uint32_t chosen = 0;
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        if (m->chosen && (m->conn == 0 || (m->state == MEMBER_WAITING && !m->ready)))
+        if (m->chosen && (m->conn == 0 || m->released || (m->state == MEMBER_WAITING && !m->ready)))
             return false;
         if (m->in_generation && m->finished)
             return false; /* there is no boundary any more */
@@ -336,19 +343,30 @@ void generation_retry(struct core *core, struct job *job)
     go_on(core, job);
 }
 
-/* Those on the list may go: one message, however many they are. */
-static void release(struct core *core, struct job *job, uint32_t begin)
+/* Marks it; those in the list are told together, however many devices a node has. */
+static void release(struct core *core, struct member *m)
+{
+    m->released = true;
+    core_list_add(core, m->conn);
+}
+
+static void tell_released(struct core *core, struct job *job, uint32_t begin)
 {
     struct core_message *message = core_send_list(core, begin, CORE_RELEASED, job);
 
     if (message != NULL)
-        message->released.reason = "everybody has applied its last step";
+        message->released.reason = "nobody needs anything of it any more";
 }
 
-static void list_released(struct core *core, struct member *m)
+/* The job is paused: who wishes to go has nothing to wait for. */
+void generation_release_leavers(struct core *core, struct job *job)
 {
-    m->released = true;
-    core_list_add(core, m->conn);
+    uint32_t begin = core_list_begin(core);
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->state == MEMBER_FROZEN && m->leaving && !m->released && m->conn != 0)
+            release(core, m);
+    tell_released(core, job, begin);
 }
 
 static uint32_t plan_world(const struct core *core, const struct job *job)
@@ -407,13 +425,13 @@ static void take_plan(struct core *core, struct job *job)
         m->weight = m->weight_new;
         job->world += m->in_generation;
         if (left && m->conn != 0)
-            list_released(core, m);
+            release(core, m);
     }
-    release(core, job, begin);
+    tell_released(core, job, begin);
     job->number = job->plan_number;
     job->nonce = job->plan_nonce;
     job->key = job->plan_key;
-    job->key_known = true;
+    job->key_known = !core_id_zero(&job->plan_key); /* else of a plan from before a restart */
     job->plan_number = 0;
     job->settled_us = core->now_us;
     job_reason(core, job, CORE_INFO,
@@ -430,8 +448,8 @@ static void take_plan(struct core *core, struct job *job)
     begin = core_list_begin(core);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->in_generation && m->leaving && m->conn != 0)
-            list_released(core, m);
-    release(core, job, begin);
+            release(core, m);
+    tell_released(core, job, begin);
 }
 
 /* ---- ending --------------------------------------------------------------------------------- */
@@ -626,6 +644,7 @@ void on_ready(struct core *core, struct member *m, const struct core_message *me
     struct job *job = &core->jobs[m->job];
 
     m->applied = message->step;
+    m->ready_in = message->generation;
     m->ready = m->state == MEMBER_WAITING && message->generation == job->number;
     /* Many may get ready at once: the next tick makes one plan for all of them. */
     if (job->state != CORE_JOB_RUNNING)
@@ -658,13 +677,11 @@ void on_leave(struct core *core, struct member *m, const struct core_message *me
         core_log(core, CORE_INFO, job,
                  core_say(core, "%s leaves at the next boundary", core_member_name(core, m)));
     m->leaving = true;
-    if (message->leave.drain_ms > 0)
+    if (message->leave.drain_ms > 0 && m->leave_us == 0) /* said again, it has no more time */
         m->leave_us = core->now_us + (uint64_t)message->leave.drain_ms * 1000;
-    if (m->state == MEMBER_WAITING ||
-        (m->state == MEMBER_FROZEN && job->state == CORE_JOB_PAUSED)) {
-        list_released(core, m);
-        release(core, job, begin);
-    } else {
-        job_try(core, job);
+    if (m->state == MEMBER_WAITING && !m->released) {
+        release(core, m);
+        tell_released(core, job, begin);
     }
+    job_try(core, job);
 }

@@ -260,6 +260,13 @@ static bool join_group(struct core *core, core_conn conn, struct job *job,
 
 /* ---- joining and coming back ---------------------------------------------------------------- */
 
+/* A spare that was here before the coordinator's restart: it knows who trains, and the key. (A
+ * checkpoint tells a generation's number, but not its nonce.) */
+static bool has_view(const struct job *job, const struct core_message *message)
+{
+    return message->generation == job->number && message->nonce == job->nonce;
+}
+
 static void join(struct core *core, core_conn conn, struct job *job,
                  const struct core_message *message)
 {
@@ -290,7 +297,7 @@ static void join(struct core *core, core_conn conn, struct job *job,
         job->number_max = message->generation;
     job->arrived_us = core->now_us;
     job->waiting_due = true;
-    if (job->state == CORE_JOB_RUNNING)
+    if (job->state == CORE_JOB_RUNNING && !has_view(job, message))
         generation_view(core, job, m);
 }
 
@@ -368,7 +375,8 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
         never_told(core, job, m, hello);
     } else if (m->state == MEMBER_RUNNING && never_heard_of(core, job, message)) {
         return;
-    } else if (m->state == MEMBER_WAITING && job->state == CORE_JOB_RUNNING) {
+    } else if (m->state == MEMBER_WAITING && job->state == CORE_JOB_RUNNING &&
+               !has_view(job, message)) {
         generation_view(core, job, m);
     }
 }

@@ -42,6 +42,8 @@ struct member {
     uint32_t owned_bytes;
     bool froze;                   /* it was frozen when the generation was formed */
     bool ready;                   /* a spare that has caught up with the generation */
+    uint64_t ready_in;            /* generation beside which it last said so; a plan's, when the
+                                     others have not all said yet that they entered it */
     bool leaving, released;       /* wishes to go; may go */
     bool finished;
     uint64_t leave_us;            /* until then it must have left, 0 = no limit */
@@ -239,6 +241,7 @@ void generation_stored(struct core *core, struct job *job);
 void generation_retry(struct core *core, struct job *job);
 void generation_done(struct core *core, struct job *job);
 void generation_keep(struct core *core, struct job *job);
+void generation_release_leavers(struct core *core, struct job *job);
 void job_store(struct core *core, struct job *job);
 void on_report(struct core *core, struct member *m, const struct core_message *message);
 void on_entered(struct core *core, struct member *m, const struct core_message *message);

@@ -185,7 +185,7 @@ static void get_member(struct core *core, struct job *job, struct reader *r)
     get_text(r, m->node, sizeof m->node);
     get_text(r, m->host, sizeof m->host);
     get_text(r, m->address, sizeof m->address);
-    m->entered = job->number;
+    m->entered = m->in_generation ? job->number : 0;
     job->world += m->in_generation;
     if (flags == 0 || flags > 3 || m->rank >= CORE_WORLD_MAX || m->rank_new >= CORE_WORLD_MAX)
         r->broken = true;

@@ -422,6 +422,8 @@ static void try_form(struct core *core, struct job *job)
         job_set_state(core, job, CORE_JOB_PAUSED);
         job->waiting_due = true;
     }
+    if (job->state == CORE_JOB_PAUSED)
+        generation_release_leavers(core, job);
     if (!fenced(job, &c))
         probe_missing(core, job);
 }

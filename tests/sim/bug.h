@@ -16,10 +16,22 @@
     X(RECORD_GAP, "record-gap", "a joiner misses one record")                                      \
     X(OLD_CHECKPOINT, "old-checkpoint", "a torn checkpoint is taken for whole")                    \
     X(BLIND_PROBE, "blind-probe", "silence is taken for the end of a process")                     \
-    X(JUDGE_FIRST, "judge-first", "deadlines are judged while the mail is not read")       \
+    X(JUDGE_FIRST, "judge-first", "deadlines are judged while the mail is not read")               \
     X(EARLY_APPLY, "early-apply", "an update runs before every word is in")                        \
     X(WRONG_REDUCED, "wrong-reduced", "a copy of R is served one step off")                        \
-    X(OWN_SHARES, "own-shares", "a member spreads the shards evenly, whatever the plan weighs")
+    X(OWN_SHARES, "own-shares", "a member spreads the shards evenly, whatever the plan weighs")    \
+    X(OLD_HELLO, "old-hello", "a re-attach knows nothing of the newest plan and step")             \
+    X(BARRIER_TWICE, "barrier-twice", "the result of a barrier comes twice")                       \
+    X(LOST_OVER, "lost-over", "one member is not told that a generation is over")                  \
+    X(REPORT_AHEAD, "report-ahead", "a report names a step more than is held")                     \
+    X(DEAF, "deaf", "who is put out goes on as if nothing had been said")                          \
+    X(NEWEST_PLAN, "newest-plan", "the word names the newest plan there is, not the one held")     \
+    X(STALE_HASH, "stale-hash", "after a copy a shard is computed on what was there before")       \
+    X(EARLY_READY, "early-ready", "a spare is ready with a state one record short")                \
+    X(CHUNK_LABEL, "chunk-label", "parts of the state are sent with the version before theirs")    \
+    X(EARLY_SAVED, "early-saved", "a checkpoint is said to be there while it is written")          \
+    X(OLD_ADDRESS, "old-address", "who listens at an old address now is taken for who did")        \
+    X(WRONG_LSN, "wrong-lsn", "the store acknowledges a write that is none")
 
 enum sim_bug {
 #define SIM_BUG_ENUM(name, word, what) SIM_BUG_##name,

@@ -57,12 +57,13 @@ static void check_ranks(struct sim *sim, const struct wire_message *message)
     const struct wire_generation *told = &message->generation;
     for (uint32_t i = 0; i < told->members_count && !sim->ended; i++) {
         if (told->members[i].rank != i) {
-            sim_fail(sim, "generation %" PRIu64 " has rank %u at place %u",
+            sim_fail(sim, SIM_CHECK_LISTS, "generation %" PRIu64 " has rank %u at place %u",
                      message->header.generation, told->members[i].rank, i);
         }
         for (uint32_t j = 0; j < i && told->members_count <= 80; j++) {
             if (wire_id_equal(&told->members[i].id, &told->members[j].id)) {
-                sim_fail(sim, "generation %" PRIu64 " has the same member at ranks %u and %u",
+                sim_fail(sim, SIM_CHECK_LISTS,
+                         "generation %" PRIu64 " has the same member at ranks %u and %u",
                          message->header.generation, j, i);
             }
         }
@@ -79,7 +80,7 @@ static void check_start(struct sim *sim, const struct wire_message *message)
             sim->workers[i].elastic.generation.number >= sim->check.number_before &&
             sim->workers[i].version != SIM_NO_VERSION &&
             sim->workers[i].version > message->header.step + 1 && !sim->check.unprotected) {
-            sim_fail(sim,
+            sim_fail(sim, SIM_CHECK_START,
                      "generation %" PRIu64 " begins at step %" PRIu64 ", but worker %u lives and "
                      "has applied %" PRIu64 " updates",
                      message->header.generation, message->header.step, i, sim->workers[i].version);
@@ -91,12 +92,13 @@ static void check_new(struct sim *sim, const struct wire_message *message)
 {
     struct sim_check *check = &sim->check;
     if (message->header.generation <= check->number_max && !check->unprotected) {
-        sim_fail(sim,
+        sim_fail(sim, SIM_CHECK_NUMBERS,
                  "generation %" PRIu64 " (nonce %016" PRIx64 ") is told after generation %" PRIu64,
                  message->header.generation, message->header.nonce, check->number_max);
     }
     if (check->done_told && !check->unprotected) {
-        sim_fail(sim, "generation %" PRIu64 " is formed after the job was told to be done",
+        sim_fail(sim, SIM_CHECK_KEPT,
+                 "generation %" PRIu64 " is formed after the job was told to be done",
                  message->header.generation);
     }
     SIM_REQUIRE(check->generation_count < SIM_GENERATIONS_MAX);
@@ -112,6 +114,9 @@ static void check_new(struct sim *sim, const struct wire_message *message)
     check_ranks(sim, message);
     if (message->generation.mode == WIRE_MODE_FORMED) {
         check_start(sim, message);
+        if (sim->workers != NULL) {
+            sim_check_resumed(sim, message);
+        }
         check->number_before = message->header.generation;
     }
 }
@@ -123,9 +128,10 @@ static void check_generation(struct sim *sim, const struct wire_message *message
     if (g == NULL) {
         check_new(sim, message);
     } else if (g->members != list_hash(&message->generation)) {
-        sim_fail(sim, "generation %" PRIu64 " is told with two lists of members: %016" PRIx64
-                      " and %016" PRIx64, message->header.generation, g->members,
-                 list_hash(&message->generation));
+        sim_fail(sim, SIM_CHECK_LISTS,
+                 "generation %" PRIu64 " is told with two lists of members: %016" PRIx64
+                 " and %016" PRIx64,
+                 message->header.generation, g->members, list_hash(&message->generation));
     }
 }
 
@@ -139,7 +145,7 @@ static void check_fresh(struct sim *sim, uint32_t slot, uint64_t lease_us, const
     uint64_t age_us = sim->now_us - sim->coord_proc.born_us;
     if (sim->members[slot].attached_to != sim->coord.births && age_us + 1000 < grace_us &&
         sim->coord_proc.skewed_us < sim->coord_proc.born_us) {
-        sim_fail(sim,
+        sim_fail(sim, SIM_CHECK_ALIVE,
                  "worker %u is declared lost (%s) %" PRIu64 " ms after the coordinator's start, "
                  "before it could come back",
                  slot, reason, age_us / 1000);
@@ -180,12 +186,13 @@ void sim_check_log(struct sim *sim, const char *text)
     const char *lost = strstr(text, " is lost: silent for "), *pid = strstr(text, "pid ");
     uint64_t silent_us = sim->now_us - check->closing_arrived_us;
 
+    sim_check_cause(sim, text);
     if (lost == NULL || pid == NULL || pid > lost || check->closing_us != sim->now_us ||
         strtoul(pid + 4, NULL, 10) != 1000 + check->closing || check->closing_arrived_us == 0) {
         return;
     }
     if (silent_us + 1000 < lease_us) {
-        sim_fail(sim,
+        sim_fail(sim, SIM_CHECK_ALIVE,
                  "worker %u is put out (%s), but its connection stood and something came over it "
                  "%" PRIu64 " ms ago; its lease is %" PRIu64 " ms",
                  check->closing, text, silent_us / 1000, lease_us / 1000);
@@ -261,7 +268,7 @@ static void check_chain(struct sim *sim, uint32_t worker, uint64_t version, uint
         sim->check.spread = true;
         sim->over = true;
     } else {
-        sim_fail(sim,
+        sim_fail(sim, SIM_CHECK_CHAIN,
                  "worker %u %s version %" PRIu64 " with parameters %016" PRIx64
                  ", the undisturbed run has %016" PRIx64,
                  worker, how, version, hash,
@@ -287,11 +294,11 @@ void sim_check_sums(struct sim *sim, uint32_t worker, uint64_t step,
     }
     for (uint32_t cell = 0; cell < sim->setup.job.cells && !sim->ended; cell++) {
         if (w->reduced_of[cell] != step + 1 || w->reduced_shards[cell] != all) {
-            sim_fail(sim,
+            sim_fail(sim, SIM_CHECK_SHARDS,
                      "worker %u: R of step %" PRIu64 " has in cell %u the shards %016" PRIx64
                      " of step %" PRId64 ", not the shards %016" PRIx64,
-                     worker, step, cell, w->reduced_shards[cell],
-                     (int64_t)w->reduced_of[cell] - 1, all);
+                     worker, step, cell, w->reduced_shards[cell], (int64_t)w->reduced_of[cell] - 1,
+                     all);
         }
     }
 }
@@ -314,7 +321,7 @@ static void check_worlds(struct sim *sim, const struct sim_generation *older, ui
     }
     uint64_t begun = fence->plan ? fence->first_done : fence->step;
     if (step > begun || (fence->plan && step == begun)) {
-        sim_fail(sim,
+        sim_fail(sim, SIM_CHECK_WORLDS,
                  "two worlds: generation %" PRIu64 " finishes step %" PRIu64
                  ", but generation %" PRIu64 "%s has begun with step %" PRIu64
                  " and generation %" PRIu64 " has trained",
@@ -329,8 +336,10 @@ void sim_check_exchanged(struct sim *sim, uint32_t worker, uint64_t step, uint64
     uint64_t nonce = sim->workers[worker].elastic.generation.nonce;
     struct sim_generation *g = find(check, number, nonce);
     if (g == NULL) {
-        sim_fail(sim, "worker %u finished step %" PRIu64 " in generation %" PRIu64
-                      ", which the coordinator never told", worker, step, number);
+        sim_fail(sim, SIM_CHECK_LISTS,
+                 "worker %u finished step %" PRIu64 " in generation %" PRIu64
+                 ", which the coordinator never told",
+                 worker, step, number);
         return;
     }
     g->first_done = g->trained && g->first_done < step ? g->first_done : step;
@@ -358,7 +367,8 @@ void sim_check_copied(struct sim *sim, uint32_t worker, uint64_t version)
 void sim_check_reported(struct sim *sim, uint32_t worker, uint64_t version)
 {
     if (version != sim->workers[worker].version) {
-        sim_fail(sim, "worker %u reports version %" PRIu64 " and holds version %" PRIu64, worker,
+        sim_fail(sim, SIM_CHECK_CHAIN,
+                 "worker %u reports version %" PRIu64 " and holds version %" PRIu64, worker,
                  version, sim->workers[worker].version);
     }
 }
@@ -367,8 +377,9 @@ void sim_check_finished(struct sim *sim, uint32_t worker, uint64_t version)
 {
     check_chain(sim, worker, version, sim->workers[worker].hash, "finishes with");
     if (version != sim->setup.job.steps) {
-        sim_fail(sim, "worker %u says finished after %" PRIu64 " of %" PRIu64 " steps", worker,
-                 version, sim->setup.job.steps);
+        sim_fail(sim, SIM_CHECK_FINISH,
+                 "worker %u says finished after %" PRIu64 " of %" PRIu64 " steps", worker, version,
+                 sim->setup.job.steps);
     }
 }
 
@@ -379,12 +390,13 @@ void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text
                  (code == 77 && (sim->members[worker].impostor_of != 0 || sim->check.job_failed ||
                                  sim->members[worker].impersonated));
     if (!known) {
-        sim_fail(sim, "worker %u exits %d: %s", worker, code, text);
+        sim_fail(sim, SIM_CHECK_FINISH, "worker %u exits %d: %s", worker, code, text);
     }
     if (code == 0 && w->version == sim->setup.job.steps) {
         sim->check.finished++;
     } else if (code == 0 && !sim->members[worker].stop_asked && !sim->check.done_once) {
-        sim_fail(sim, "worker %u exits 0 after %" PRIu64 " of %" PRIu64 " steps (%s)", worker,
+        sim_fail(sim, SIM_CHECK_FINISH,
+                 "worker %u exits 0 after %" PRIu64 " of %" PRIu64 " steps (%s)", worker,
                  w->version, sim->setup.job.steps, text);
     }
 }
@@ -429,7 +441,7 @@ void sim_check_end(struct sim *sim, struct sim_outcome *outcome)
     }
     for (uint32_t i = 0; i < sim->member_count; i++) {
         if (sim->members[i].proc.alive) {
-            sim_fail(sim,
+            sim_fail(sim, SIM_CHECK_FINISH,
                      "worker %u cannot finish: it is %s at version %" PRIu64 " of %" PRIu64
                      "; the job is %s (%s)",
                      i, elastic_state_word(sim->workers[i].elastic.state), sim->workers[i].version,
@@ -438,6 +450,7 @@ void sim_check_end(struct sim *sim, struct sim_outcome *outcome)
         }
     }
     if (sim->check.finished == 0 && !sim->check.done_told) {
-        sim_fail(sim, "nobody finished the job; it is %s (%s)", view.state, view.reason);
+        sim_fail(sim, SIM_CHECK_FINISH, "nobody finished the job; it is %s (%s)", view.state,
+                 view.reason);
     }
 }

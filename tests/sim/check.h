@@ -13,18 +13,53 @@
  *     lease.
  *  9. Barriers: whoever is told "released" had entered, and so had all others of its group; once.
  * 10. Who can finish does, with the right bits and exit code (at the end of the liveness phase).
+ * 11. No loss without a cause: while nothing was done to any path, clock, store or processor for a
+ *     minute, nobody who lives is put out, and no data connection is said to have failed.
+ * 12. Leaving loses nothing: where the members went by leaving, the job goes on no lower than where
+ *     they left it.
+ * 13. A boundary is everybody's: nobody takes a plan after a step while one who trains beside him
+ *     does not hold it.
  *
- * With an empty or older store 4 to 7 cannot be promised by anybody (coordinator/DESIGN.md says so)
+ * With an empty or older store 4 to 7 and 12 cannot be promised by anybody (coordinator/DESIGN.md says so)
  * until a member of the newest generation has come back, and never again when another was formed
- * before that; `unprotected` is such a time, and 1 to 3 hold all the same. */
+ * before that; `unprotected` is such a time, and the others hold all the same. */
 #ifndef SIM_CHECK_H
 #define SIM_CHECK_H
 
 #include "comm/reduce_plan.h"
 #include "proto/wire.h"
+#include "sim/fault.h"
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* X(name, word): who sees what is wrong; the first thirteen are those above, in their order. */
+#define SIM_CHECKERS(X)                                                                            \
+    X(NONE, "none")                                                                                \
+    X(CHAIN, "one chain")                                                                          \
+    X(SHARDS, "every shard once")                                                                  \
+    X(LISTS, "one list of members")                                                                \
+    X(NUMBERS, "numbers grow")                                                                     \
+    X(WORLDS, "one world")                                                                         \
+    X(START, "nobody starts below")                                                                \
+    X(KEPT, "what was said stays")                                                                 \
+    X(ALIVE, "no false death")                                                                     \
+    X(BARRIERS, "barriers once")                                                                   \
+    X(FINISH, "who can finish does")                                                               \
+    X(CAUSE, "no loss without a cause")                                                            \
+    X(LEAVING, "leaving loses nothing")                                                            \
+    X(BOUNDARY, "boundaries for all")                                                              \
+    X(MACHINES, "invariants of the machines")                                                      \
+    X(WORDS, "words that make sense")                                                              \
+    X(CANARY, "the canary")
+
+enum sim_checker {
+#define SIM_CHECKER_ENUM(name, word) SIM_CHECK_##name,
+    SIM_CHECKERS(SIM_CHECKER_ENUM)
+#undef SIM_CHECKER_ENUM
+};
+
+const char *sim_checker_word(enum sim_checker checker);
 
 #define SIM_GENERATIONS_MAX 4096u
 #define SIM_BARRIERS_MAX    64u
@@ -65,6 +100,9 @@ struct sim_check {
     uint64_t stragglers;     /* named */
     uint64_t spreads;        /* plans that only spread the shards anew */
     bool job_failed;         /* the restart budget was spent */
+    uint64_t excused_us;     /* until then a loss may have a cause that no process can see */
+    uint64_t left_version;   /* largest version of those who left since somebody went otherwise */
+    uint64_t left_us;        /* when the last of them went */
     bool corrupted;          /* a bit of some replica was flipped */
     bool spread;             /* and was copied, or was alone, before a vote: nobody can tell then */
 };
@@ -93,6 +131,16 @@ void sim_check_exit(struct sim *sim, uint32_t worker, int code, const char *text
 
 /* The store was emptied or set back: what it had acknowledged is forgotten. */
 void sim_check_forgotten(struct sim *sim);
+
+/* check_cause.c: a fault was struck or healed; a process is gone (left: after it was released);
+ * the coordinator says something in its log; a generation is formed. */
+void sim_check_struck(struct sim *sim, enum sim_fault fault, bool coordinator);
+void sim_check_gone(struct sim *sim, uint32_t worker, bool left);
+void sim_check_cause(struct sim *sim, const char *text);
+void sim_check_resumed(struct sim *sim, const struct wire_message *message);
+
+/* A worker's last step of its generation is complete: it will take the plan that it holds. */
+void sim_check_boundary(struct sim *sim, uint32_t worker);
 
 /* The end of a seed: did everybody who can finish? */
 void sim_check_end(struct sim *sim, struct sim_outcome *outcome);

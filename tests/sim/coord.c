@@ -58,14 +58,15 @@ static void act_send(struct sim *sim, const struct core_action *action)
 {
     struct wire_message message;
     if (!adapt_to_wire(&action->message, &sim->coord.scratch, &message)) {
-        sim_fail(sim, "the core sent a message of type %d, which no coordinator sends",
+        sim_fail(sim, SIM_CHECK_WORDS,
+                 "the core sent a message of type %d, which no coordinator sends",
                  (int)action->message.type);
         return;
     }
     for (uint32_t i = 0; i < action->conn_count && !sim->ended; i++) {
         uint32_t conn = conn_of(sim, action->conns[i]);
         if (conn == SIM_NO_CONN) {
-            sim_fail(sim, "the core sent %s to a connection that is closed",
+            sim_fail(sim, SIM_CHECK_WORDS, "the core sent %s to a connection that is closed",
                      frame_type_name(message.header.type));
             return;
         }
@@ -86,7 +87,8 @@ static void act_probe(struct sim *sim, const struct core_action *action)
     const struct sim_member *m = &sim->members[slot];
     bool reached = sim_net_shut_until_us(sim, 0, host, SIM_CONTROL) == 0 &&
                    sim_net_shut_until_us(sim, host, 0, SIM_CONTROL) == 0;
-    bool there = m->proc.alive && m->births % 1000 == port % 1000;
+    bool there = m->proc.alive &&
+                 (m->births % 1000 == port % 1000 || sim->options->bug == SIM_BUG_OLD_ADDRESS);
     bool gone = (reached && !there) || (!reached && sim->options->bug == SIM_BUG_BLIND_PROBE);
     uint64_t took_us = reached ? 2u * sim->net.latency_us : PROBE_US;
     struct sim_event event = {.at_us = sim->now_us + took_us, .kind = SIM_EV_PROBED,
@@ -153,7 +155,8 @@ static void step(struct sim *sim, struct core_event *event)
         const char *sentence = "";
         int broken = core_check(coord->core, &sentence);
         if (broken != 0) {
-            sim_fail(sim, "invariant %d of the core is broken: %s", broken, sentence);
+            sim_fail(sim, SIM_CHECK_MACHINES, "invariant %d of the core is broken: %s", broken,
+                     sentence);
             return;
         }
     }
@@ -247,7 +250,8 @@ void sim_coord_message(struct sim *sim, uint32_t conn, const struct wire_message
         peer.secret.byte[0] ^= 0x5a; /* in place of a digest */
     }
     if (!adapt_to_core(message, &peer, &coord->scratch, &coord->message)) {
-        sim_fail(sim, "a session sent a message of type %s", frame_type_name(message->header.type));
+        sim_fail(sim, SIM_CHECK_WORDS, "a session sent a message of type %s",
+                 frame_type_name(message->header.type));
         return;
     }
     if (message->header.type != FRAME_BEAT) {

@@ -23,6 +23,7 @@ void sim_copy_begin(struct sim *sim, uint32_t worker, const struct elastic_actio
 {
     struct sim_worker *w = &sim->workers[worker];
     bool state = action->type == ELASTIC_DO_COPY_STATE;
+    w->planted_hash = sim->options->bug == SIM_BUG_STALE_HASH ? w->hash : 0;
     w->copy = (struct sim_copy){.active = true, .state = state,
                                 .version = state ? action->version : action->step,
                                 .slot = w->slots[action->from], .serial = w->copy.serial + 1};

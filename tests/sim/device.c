@@ -52,6 +52,10 @@ static void begin_shards(struct sim *sim, uint32_t worker)
             *thread = (struct sim_thread){.busy = true, .step = w->shard_step, .shard = shard,
                                           .hash = w->hash, .serial = thread->serial + 1,
                                           .begun_us = proc_now_us(sim, worker)};
+            if (w->planted_hash != 0) {
+                thread->hash = w->planted_hash;
+                w->planted_hash = 0;
+            }
             later(sim, worker, SIM_WORK_SHARD, t, slowed_us(sim, w, sim->setup.shard_us));
         }
     }
@@ -62,7 +66,8 @@ void sim_device_compute(struct sim *sim, uint32_t worker, uint64_t step,
 {
     struct sim_worker *w = &sim->workers[worker];
     if (w->version != step) {
-        sim_fail(sim, "worker %u shall compute step %" PRIu64 " on parameters of version %" PRIu64,
+        sim_fail(sim, SIM_CHECK_CHAIN,
+                 "worker %u shall compute step %" PRIu64 " on parameters of version %" PRIu64,
                  worker, step, w->version);
         return;
     }
@@ -138,7 +143,7 @@ static void applied(struct sim *sim, uint32_t worker)
     w->applying = false;
     for (uint32_t cell = 0; cell < sim->setup.job.cells; cell++) {
         if (w->reduced_of[cell] != step + 1) {
-            sim_fail(sim,
+            sim_fail(sim, SIM_CHECK_SHARDS,
                      "worker %u applies step %" PRIu64 ", but cell %u of R is of step %" PRId64,
                      worker, step, cell, (int64_t)w->reduced_of[cell] - 1);
             return;
@@ -160,24 +165,6 @@ static void applied(struct sim *sim, uint32_t worker)
 
 /* ---- checkpoints ---------------------------------------------------------------------------- */
 
-void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version)
-{
-    struct sim_worker *w = &sim->workers[worker];
-    uint32_t i = 0;
-    while (i < SIM_SAVES_MAX && w->saves[i].valid) {
-        i++;
-    }
-    if (i == SIM_SAVES_MAX) { /* the disk cannot follow: this one is left out */
-        sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_SAVED,
-                                                             .version = version});
-        return;
-    }
-    w->saves[i] = (struct sim_checkpoint){.valid = true, .version = w->version, .hash = w->hash,
-                                          .generation = w->elastic.generation.number};
-    memcpy(w->saves[i].params, w->params, sizeof w->params);
-    later(sim, worker, SIM_WORK_SAVE, i, sim->setup.save_us);
-}
-
 /* The newest ones are kept; one of a version that is there already is the same. */
 static void publish(struct sim *sim, const struct sim_checkpoint *checkpoint)
 {
@@ -194,6 +181,47 @@ static void publish(struct sim *sim, const struct sim_checkpoint *checkpoint)
     }
     if (!oldest->valid || oldest->version < checkpoint->version) {
         *oldest = *checkpoint;
+    }
+}
+
+/* A worker's end waits until what it writes is there. */
+void sim_device_flush(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    for (uint32_t i = 0; i < SIM_SAVES_MAX; i++) {
+        if (w->saves[i].valid && sim->options->bug != SIM_BUG_EARLY_SAVED) {
+            publish(sim, &w->saves[i]);
+        }
+        w->saves[i].valid = false;
+    }
+}
+
+/* What everything waits for is written in any case, after what was asked for before it. */
+void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version, bool last)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    uint32_t i = 0;
+    while (i < SIM_SAVES_MAX && w->saves[i].valid) {
+        i++;
+    }
+    if (i == SIM_SAVES_MAX && last) {
+        sim_device_flush(sim, worker);
+        i = 0;
+    }
+    if (i == SIM_SAVES_MAX) { /* the disk cannot follow: this one is left out */
+        sim_worker_feed(sim, worker,
+                        &(struct elastic_event){.type = ELASTIC_SAVED, .version = version});
+        return;
+    }
+    w->saves[i] = (struct sim_checkpoint){.valid = true,
+                                          .version = w->version,
+                                          .hash = w->hash,
+                                          .generation = w->elastic.generation.number};
+    memcpy(w->saves[i].params, w->params, sizeof w->params);
+    later(sim, worker, SIM_WORK_SAVE, i, sim->setup.save_us);
+    if (sim->options->bug == SIM_BUG_EARLY_SAVED) {
+        sim_worker_feed(sim, worker,
+                        &(struct elastic_event){.type = ELASTIC_SAVED, .version = version});
     }
 }
 
@@ -254,7 +282,7 @@ void sim_device_evaluate(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
     if (w->evaluating)
-        sim_fail(sim, "worker %u is to evaluate while it evaluates", worker);
+        sim_fail(sim, SIM_CHECK_MACHINES, "worker %u is to evaluate while it evaluates", worker);
     w->evaluating = true;
     later(sim, worker, SIM_WORK_EVALUATE, 0, slowed_us(sim, w, sim->setup.evaluate_us));
 }

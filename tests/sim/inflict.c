@@ -565,6 +565,7 @@ void sim_cure(struct sim *sim, struct sim_injury *injury)
     bool same = proc->serial == injury->proc_serial;
     path_cb paths = path_of(injury->fault);
     injury->used = false;
+    sim_check_struck(sim, injury->fault, injury->a == SIM_COORDINATOR);
     if (paths != NULL) {
         sim_trace(sim, "HEALED       %s of host %u", sim_fault_word(injury->fault),
                   injury->hosts[0]);

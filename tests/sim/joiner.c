@@ -62,13 +62,13 @@ static void subscribe(struct sim *sim, uint32_t worker)
     j->source = SIM_NO_SLOT;
     j->whole = false;
     j->serial++;
+    w->version = SIM_NO_VERSION;
     catchup_begin(&j->catchup, j->version, sim->setup.job.cells);
     struct sim_frame frame = {.kind = SIM_FRAME_SUBSCRIBE, .value = {j->serial}};
     for (uint32_t i = 0; i < world && j->source == SIM_NO_SLOT; i++) {
         uint32_t slot = w->slots[(start + i) % world];
         if (slot != SIM_NO_SLOT && sim_mesh_send(sim, worker, slot, &frame, NULL)) {
             j->source = slot;
-            w->version = SIM_NO_VERSION;
         }
     }
     if (again) {
@@ -126,6 +126,9 @@ static void update(struct sim *sim, uint32_t worker)
     sim_check_copied(sim, worker, version);
     struct elastic_event event = {.type = j->whole ? ELASTIC_RECORD_APPLIED : ELASTIC_CAUGHT_UP,
                                   .version = version, .hash = w->hash, .plan = plan};
+    if (sim->options->bug == SIM_BUG_EARLY_READY && !j->whole) {
+        event.version++;
+    }
     j->whole = true;
     sim_worker_feed(sim, worker, &event);
 }
@@ -170,6 +173,7 @@ static void stage(struct sim *sim, uint32_t worker, struct visitor *v)
         struct sim_frame frame = {.kind = SIM_FRAME_CHUNK, .step = w->version,
                                   .value = {v->serial}, .cell_first = (uint16_t)first,
                                   .cell_count = (uint16_t)count};
+        frame.step -= sim->options->bug == SIM_BUG_CHUNK_LABEL && first > 0 && frame.step > 0;
         (void)sim_mesh_send(sim, worker, v->slot, &frame, &w->params[first]);
     }
 }

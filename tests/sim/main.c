@@ -1,5 +1,5 @@
 /* muster-sim: runs seeds of the joint simulator and says what they found. Exit codes: 0 nothing was
- * broken, 1 a seed failed, 2 an empty cell (--complete), 64 usage. */
+ * broken, 1 a seed failed, 2 too little was struck (--complete, --least), 64 usage. */
 #include "sim/table.h"
 
 #include <errno.h>
@@ -29,6 +29,7 @@
     X("trace", 0, 't', "        print what happens")                                               \
     X("table", 0, 'T', "        print the whole table phase x role x fault")                       \
     X("complete", 0, 'c', "     an empty cell of the table is a failure")                          \
+    X("least", 1, 'l', "N       a kind of fault that struck less often is a failure")              \
     X("twice", 0, '2', "        run every seed twice (else 2 % of them)")                          \
     X("json", 0, 'j', "         print the figures as one JSON object")                             \
     X("help", 0, '?', "         this text")
@@ -141,6 +142,9 @@ static bool set_number(struct sim_options *options, int character, uint64_t valu
     case 'S':
         options->step_ms = (uint32_t)value;
         return value >= 1 && value <= 3600000;
+    case 'l':
+        options->least = value;
+        return value > 0;
     case 'p':
         options->puppets = (uint32_t)value;
         return value >= 1 && value <= SIM_PUPPETS_MAX;
@@ -195,7 +199,7 @@ static int parse(int argc, char **argv, struct sim_options *options)
             help(asked ? stdout : stderr);
             exit(asked ? 0 : USAGE);
         }
-        if (strchr("snmhwSp", character) != NULL) {
+        if (strchr("snmhwSpl", character) != NULL) {
             options->seeds_given |= character == 'n';
             if (!number(optarg, &value) || !set_number(options, character, value)) {
                 return wrong(table[index].name, optarg);
@@ -217,7 +221,8 @@ static double now_s(void)
 static void tell_failure(const struct sim_options *options, uint64_t seed,
                          const struct sim_outcome *outcome)
 {
-    printf("FAILED seed %" PRIu64 " at %.6f s: %s\n", seed, (double)outcome->at_us / 1e6,
+    printf("FAILED seed %" PRIu64 " at %.6f s by checker %d (%s): %s\n", seed,
+           (double)outcome->at_us / 1e6, (int)outcome->by, sim_checker_word(outcome->by),
            outcome->sentence);
     printf("  again, alone: muster-sim --seed %" PRIu64 " --seeds 1 --trace", seed);
     if (options->workers > 0) {
@@ -307,7 +312,7 @@ static int run_all(const struct sim_options *options)
 {
     struct sim_table *table = calloc(1, sizeof *table);
     struct sim_totals totals = {0};
-    uint32_t cells, empty;
+    uint32_t cells, empty, seldom;
     /* A planted mistake is found once. */
     uint64_t failed_max = options->bug != SIM_BUG_NONE ? 1 : FAILED_MAX;
     double start_s = now_s();
@@ -324,11 +329,12 @@ static int run_all(const struct sim_options *options)
         }
     }
     sim_table_count(table, &cells, &empty);
+    seldom = sim_table_seldom(table, options->least);
     if (options->json) {
         sim_totals_json(&totals, table);
     } else {
         if (options->puppets == 0) {
-            sim_table_print(table, options->table);
+            sim_table_print(table, options->table, options->least);
         }
         sim_totals_print(&totals, table);
     }
@@ -336,7 +342,7 @@ static int run_all(const struct sim_options *options)
     if (totals.failed > 0 || totals.differed > 0) {
         return 1;
     }
-    return options->complete && empty > 0 ? 2 : 0;
+    return (options->complete && empty > 0) || seldom > 0 ? 2 : 0;
 }
 
 int main(int argc, char **argv)

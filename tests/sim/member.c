@@ -58,12 +58,34 @@ static void arm_wake(struct sim *sim, uint32_t member)
     }
 }
 
+static bool is_barrier(const struct session_delivery *delivery)
+{
+    return delivery->news == SESSION_NEWS_MESSAGE &&
+           delivery->message->header.type == FRAME_BARRIER_RESULT;
+}
+
 static void deliver(struct sim *sim, uint32_t member, const struct session_delivery *delivery)
 {
     if (sim->workers != NULL) {
         sim_worker_news(sim, member, delivery);
     } else {
         sim_puppet_news(sim, member, delivery);
+    }
+}
+
+static void send(struct sim *sim, uint32_t member, const struct wire_message *message)
+{
+    uint32_t conn = sim->members[member].conn;
+    struct wire_message hello;
+    if (sim->options->bug == SIM_BUG_OLD_HELLO && message->header.type == FRAME_HELLO) {
+        hello = *message;
+        hello.hello.plan = 0;
+        hello.hello.applied -= hello.hello.applied > 0;
+        message = &hello;
+    }
+    sim_net_say(sim, conn, SIM_END_MEMBER, message);
+    if (sim_strike_duplicates(sim, member, message)) {
+        sim_net_say(sim, conn, SIM_END_MEMBER, message);
     }
 }
 
@@ -81,10 +103,7 @@ static void carry_out(struct sim *sim, uint32_t member, const struct session_act
             sim_net_dial(sim, member);
             break;
         case SESSION_SEND:
-            sim_net_say(sim, m->conn, SIM_END_MEMBER, &action->message);
-            if (sim_strike_duplicates(sim, member, &action->message)) {
-                sim_net_say(sim, m->conn, SIM_END_MEMBER, &action->message);
-            }
+            send(sim, member, &action->message);
             break;
         case SESSION_CLOSE:
             sim_net_hang_up(sim, m->conn, SIM_END_MEMBER);
@@ -97,6 +116,10 @@ static void carry_out(struct sim *sim, uint32_t member, const struct session_act
     for (uint32_t i = 0; i < actions->count && m->proc.serial == serial && !sim->ended; i++) {
         if (actions->list[i].type == SESSION_DELIVER) {
             deliver(sim, member, &actions->list[i].delivery);
+            if (sim->options->bug == SIM_BUG_BARRIER_TWICE && m->proc.serial == serial &&
+                is_barrier(&actions->list[i].delivery)) {
+                deliver(sim, member, &actions->list[i].delivery);
+            }
         }
     }
 }
@@ -179,6 +202,9 @@ void sim_member_death(struct sim *sim, uint32_t member, enum sim_death how, int 
     struct sim_member *m = &sim->members[member];
     SIM_REQUIRE(m->proc.alive);
     bool quiet = how == SIM_DEATH_HOST;
+    if (sim->workers != NULL && m->impostor_of == 0) {
+        sim_check_gone(sim, member, how == SIM_DEATH_EXIT && exit_code == 0);
+    }
     m->proc.alive = false;
     sim->look_done = true;
     m->proc.paused = false;
@@ -223,6 +249,10 @@ void sim_member_closed(struct sim *sim, uint32_t member, const char *why)
 void sim_member_message(struct sim *sim, uint32_t member, const struct wire_message *message)
 {
     struct session_event event = {.type = SESSION_MESSAGE, .message = message};
+    if (sim->options->bug == SIM_BUG_LOST_OVER && message->header.type == FRAME_OVER &&
+        sim_rng_chance(&sim->net_rng, 200)) {
+        return;
+    }
     if (message->header.type != FRAME_BEAT_ACK) {
         sim_trace(sim, "worker %-3u   is told %s, generation %" PRIu64 ", step %" PRIu64, member,
                   frame_type_name(message->header.type), message->header.generation,

@@ -205,6 +205,8 @@ static void connect_both(struct sim *sim, uint32_t a, uint32_t b)
     lane_clear(&sim->mesh, lane_of(sim, b, a));
     link->serial++;
     link->open[0] = link->open[1] = true;
+    link->proc[0] = sim->members[a < b ? a : b].proc.serial;
+    link->proc[1] = sim->members[a < b ? b : a].proc.serial;
     push(sim, sim->now_us, SIM_EV_LINK_GREET, a, b);
     push(sim, sim->now_us, SIM_EV_LINK_GREET, b, a);
 }
@@ -277,6 +279,18 @@ static void enter_peers(struct sim *sim, uint32_t me, const struct sim_entry *en
     }
 }
 
+/* Peers are known by their identity: what is left of a connection to the process that had this slot
+ * before is nobody's. */
+static void forget_forerunner(struct sim *sim, uint32_t me, uint32_t peer)
+{
+    const struct sim_link *link = link_of(sim, me, peer);
+    if (*open_at(sim, me, peer) && !*open_at(sim, peer, me) &&
+        link->proc[me < peer ? 1 : 0] != sim->members[peer].proc.serial) {
+        *open_at(sim, me, peer) = false;
+        lane_clear(&sim->mesh, lane_of(sim, peer, me));
+    }
+}
+
 static void enter_links(struct sim *sim, uint32_t me)
 {
     for (uint32_t peer = 0; peer < sim->mesh.slots; peer++) {
@@ -284,6 +298,7 @@ static void enter_links(struct sim *sim, uint32_t me)
         if (peer == me) {
             continue;
         }
+        forget_forerunner(sim, me, peer);
         if (!*open_at(sim, me, peer)) {
             if (p->wanted) {
                 dial(sim, me, peer, 0);

@@ -64,13 +64,18 @@ static void report(struct sim *sim, uint32_t member)
 }
 
 /* 9 */
-static void check_released(struct sim *sim, uint32_t member, const char *name)
+static void check_once(struct sim *sim, uint32_t member, const char *name)
 {
     const struct sim_puppet *p = &sim->puppets[member];
     if (!p->waits || strcmp(name, p->at) != 0) {
-        sim_fail(sim, "puppet %u is released from barrier %s, but %s %s", member, name,
-                 p->waits ? "waits at" : "passed already", p->at);
+        sim_fail(sim, SIM_CHECK_BARRIERS, "puppet %u hears the end of barrier %s, but %s %s",
+                 member, name, p->waits ? "waits at" : "heard already that of", p->at);
     }
+}
+
+static void check_released(struct sim *sim, uint32_t member)
+{
+    const struct sim_puppet *p = &sim->puppets[member];
     for (uint32_t i = 0; i < sim->member_count; i++) {
         const struct sim_puppet *other = &sim->puppets[i];
         bool here = sim->members[i].proc.alive && other->in_generation &&
@@ -78,9 +83,11 @@ static void check_released(struct sim *sim, uint32_t member, const char *name)
         if (here && (other->barriers < p->barriers ||
                      (other->barriers == p->barriers &&
                       !(other->waits && strcmp(other->at, p->at) == 0)))) {
-            sim_fail(sim, "puppet %u is released from barrier b%u of generation %" PRIu64
-                          ", but puppet %u has passed only %u and %s", member, p->barriers,
-                     p->number, i, other->barriers, other->waits ? "waits" : "does not wait");
+            sim_fail(sim, SIM_CHECK_BARRIERS,
+                     "puppet %u is released from barrier b%u of generation %" PRIu64
+                     ", but puppet %u has passed only %u and %s",
+                     member, p->barriers, p->number, i, other->barriers,
+                     other->waits ? "waits" : "does not wait");
             return;
         }
     }
@@ -92,8 +99,9 @@ static void take_result(struct sim *sim, uint32_t member, const struct wire_mess
     char next[sizeof p->at];
     (void)snprintf(next, sizeof next, "g%" PRIu64 "-b%u", p->number, p->barriers);
     bool current = p->in_generation && strcmp(p->at, next) == 0;
+    check_once(sim, member, message->barrier_result.name);
     if (message->barrier_result.end == WIRE_BARRIER_RELEASED && current) {
-        check_released(sim, member, message->barrier_result.name);
+        check_released(sim, member);
         p->barriers++;
         sim->check.barriers_passed++;
         sim->check.barriers_in_calm += sim->calm;
@@ -138,10 +146,11 @@ void sim_puppet_end(struct sim *sim, const struct core_job_view *job)
     }
     uint32_t expected = alive < job->max ? alive : job->max;
     if (in != expected || strcmp(job->state, "running") != 0) {
-        sim_fail(sim, "%u of %u living puppets are in a generation; the job is %s (%s)", in,
-                 expected, job->state, job->reason);
+        sim_fail(sim, SIM_CHECK_FINISH,
+                 "%u of %u living puppets are in a generation; the job is %s (%s)", in, expected,
+                 job->state, job->reason);
     } else if (sim->check.barriers_in_calm == 0 && sim->coord.births == 1) {
-        sim_fail(sim, "%u puppets passed no barrier in the calm", in);
+        sim_fail(sim, SIM_CHECK_FINISH, "%u puppets passed no barrier in the calm", in);
     }
 }
 

@@ -16,7 +16,7 @@ static struct sim_outcome *current; /* of the seed that runs: sim_fail() fills i
 
 /* ---- services ------------------------------------------------------------------------------- */
 
-void sim_fail(struct sim *sim, const char *format, ...)
+void sim_fail(struct sim *sim, enum sim_checker by, const char *format, ...)
 {
     va_list arguments;
     if (sim->ended) {
@@ -24,6 +24,7 @@ void sim_fail(struct sim *sim, const char *format, ...)
     }
     sim->ended = true;
     current->failed = true;
+    current->by = by;
     current->at_us = sim->now_us;
     va_start(arguments, format);
     (void)vsnprintf(current->sentence, sizeof current->sentence, format, arguments);
@@ -396,7 +397,7 @@ void sim_run(const struct sim_options *options, uint64_t seed, struct sim_table 
     world_begin(sim);
     first_events(sim);
     if (options->bug == SIM_BUG_CANARY && seed % 97 == 13) {
-        sim_fail(sim, "the canary sings: expected %d, got %d", 0, 1);
+        sim_fail(sim, SIM_CHECK_CANARY, "the canary sings: expected %d, got %d", 0, 1);
     }
     while (!sim->ended && !sim->over && sim_heap_pop(&sim->heap, &event)) {
         turn(sim, &event);

@@ -80,6 +80,7 @@ struct sim_options {
     bool json;              /* the report as one object */
     bool table;             /* print the whole table */
     bool complete;          /* an empty cell is a failure */
+    uint64_t least;         /* strikes of every kind; fewer are a failure */
     bool twice;             /* run every seed twice */
     enum sim_bug bug;       /* planted */
 };
@@ -148,6 +149,7 @@ struct sim {
 /* What became of a seed. */
 struct sim_outcome {
     bool failed;
+    enum sim_checker by;     /* which checker saw it */
     char sentence[512];      /* what was broken, with both values */
     uint64_t at_us;          /* when */
     uint64_t hash;
@@ -176,8 +178,9 @@ static inline void sim_mark(struct sim *sim, uint64_t value)
     sim->hash = (sim->hash ^ value) * 0x100000001b3u + (sim->hash >> 47);
 }
 
-/* A violation: the first one counts, and the seed ends with it. */
-void sim_fail(struct sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A violation, and the checker that saw it: the first one counts, and the seed ends with it. */
+void sim_fail(struct sim *sim, enum sim_checker by, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* A line of the trace; nothing without --trace. */
 void sim_trace_line(const struct sim *sim, const char *format, ...)

@@ -105,6 +105,7 @@ void sim_store_done(struct sim *sim)
     if (store->count > 0) {
         arm(sim);
     }
+    lsn += sim->options->bug == SIM_BUG_WRONG_LSN && sim_rng_chance(&sim->net_rng, 100);
     sim_coord_stored(sim, lsn, ok);
 }
 

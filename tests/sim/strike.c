@@ -157,6 +157,7 @@ static bool strike_at(struct sim *sim, enum sim_fault fault, uint32_t target)
         return false;
     }
     sim_mark(sim, 0xfa << 8 | fault);
+    sim_check_struck(sim, fault, target == SIM_COORDINATOR);
     count(sim, fault, phases, roles);
     return true;
 }

@@ -18,7 +18,7 @@ static void fault(struct sim *sim, uint32_t worker, uint32_t from, enum exchange
                   const char *what)
 {
     if (found != EXCHANGE_FINE) {
-        sim_fail(sim, "worker %u gets a %s of worker %u: %s", worker, what, from,
+        sim_fail(sim, SIM_CHECK_WORDS, "worker %u gets a %s of worker %u: %s", worker, what, from,
                  exchange_fault_text(found));
     }
 }
@@ -86,6 +86,9 @@ static void send_word(struct sim *sim, uint32_t worker)
     const struct exchange_word *mine = &x->word[x->config.me];
     struct sim_frame frame = {.kind = SIM_FRAME_WORD, .step = sim->workers[worker].exchange_step,
                               .value = {mine->plan, mine->hash}};
+    if (sim->options->bug == SIM_BUG_NEWEST_PLAN && x->config.bucket_count > 0) {
+        frame.value[0] = sim->check.number_max;
+    }
     for (uint32_t rank = 0; rank < x->config.world; rank++) {
         if (rank != x->config.me) {
             send_to(sim, worker, rank, &frame, NULL);
@@ -174,7 +177,8 @@ static uint64_t all_shards(struct sim *sim, uint32_t worker, uint32_t bucket)
     uint64_t shards = 0;
     for (uint32_t n = 0; n < w->exchange.node_count; n++) {
         if ((shards & w->piece_shards[bucket][n]) != 0) {
-            sim_fail(sim, "worker %u adds shards %016" PRIx64 " of step %" PRIu64 " twice", worker,
+            sim_fail(sim, SIM_CHECK_SHARDS,
+                     "worker %u adds shards %016" PRIx64 " of step %" PRIu64 " twice", worker,
                      shards & w->piece_shards[bucket][n], w->exchange_step);
         }
         shards |= w->piece_shards[bucket][n];
@@ -453,7 +457,8 @@ void sim_sums_frame(struct sim *sim, uint32_t worker, uint32_t from, const struc
     }
     uint32_t rank = rank_of(w, from);
     if (rank == EXCHANGE_NO_RANK) {
-        sim_fail(sim, "worker %u gets sums of worker %u, which has no rank in generation %" PRIu64,
+        sim_fail(sim, SIM_CHECK_WORDS,
+                 "worker %u gets sums of worker %u, which has no rank in generation %" PRIu64,
                  worker, from, w->elastic.generation.number);
     } else if (frame->kind == SIM_FRAME_PIECE) {
         take_piece(sim, worker, rank, frame, cells, &actions);

@@ -79,7 +79,34 @@ static void print_empty(const struct sim_table *table)
     }
 }
 
-void sim_table_print(const struct sim_table *table, bool whole)
+uint32_t sim_table_seldom(const struct sim_table *table, uint64_t least)
+{
+    uint32_t seldom = 0;
+    for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++) {
+        seldom += table->kind[fault] < least;
+    }
+    return seldom;
+}
+
+static void print_kinds(const struct sim_table *table, uint64_t least)
+{
+    uint32_t fewest = 0;
+    printf("faults struck, by kind:");
+    for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++) {
+        printf(" %s %" PRIu64, sim_fault_word((enum sim_fault)fault), table->kind[fault]);
+        fewest = table->kind[fault] < table->kind[fewest] ? fault : fewest;
+    }
+    printf("\n%d kinds of fault, the rarest %s: %" PRIu64 " times\n", (int)SIM_FAULT_COUNT,
+           sim_fault_word((enum sim_fault)fewest), table->kind[fewest]);
+    for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++) {
+        if (table->kind[fault] < least) {
+            printf("struck too seldom: %s, %" PRIu64 " of %" PRIu64 " times\n",
+                   sim_fault_word((enum sim_fault)fault), table->kind[fault], least);
+        }
+    }
+}
+
+void sim_table_print(const struct sim_table *table, bool whole, uint64_t least)
 {
     uint32_t cells, empty;
     sim_table_count(table, &cells, &empty);
@@ -87,11 +114,8 @@ void sim_table_print(const struct sim_table *table, bool whole)
     if (whole) {
         print_whole(table);
     }
-    printf("faults struck, by kind:");
-    for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++) {
-        printf(" %s %" PRIu64, sim_fault_word((enum sim_fault)fault), table->kind[fault]);
-    }
-    printf("\nphase x role x fault: %u of %u cells struck\n", cells - empty, cells);
+    print_kinds(table, least);
+    printf("phase x role x fault: %u of %u cells struck\n", cells - empty, cells);
     print_empty(table);
 }
 

@@ -23,7 +23,10 @@ struct sim_totals {
 /* Cells that exist, and how many of them were never struck. */
 void sim_table_count(const struct sim_table *table, uint32_t *cells, uint32_t *empty);
 
-void sim_table_print(const struct sim_table *table, bool whole);
+/* Kinds of fault that struck less often than that. */
+uint32_t sim_table_seldom(const struct sim_table *table, uint64_t least);
+
+void sim_table_print(const struct sim_table *table, bool whole, uint64_t least);
 void sim_totals_print(const struct sim_totals *totals, const struct sim_table *table);
 void sim_totals_json(const struct sim_totals *totals, const struct sim_table *table);
 

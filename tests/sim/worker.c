@@ -99,6 +99,7 @@ static void say_report(struct sim *sim, uint32_t worker, const struct elastic_ac
                                         .entered = action->entered, .owned = action->shards.byte,
                                         .owned_bytes = bytes};
     sim_check_reported(sim, worker, action->version);
+    event.position.step += sim->options->bug == SIM_BUG_REPORT_AHEAD && action->entered;
     sim_member_tell(sim, worker, &event);
 }
 
@@ -173,6 +174,7 @@ static void do_exit(struct sim *sim, uint32_t worker, const struct elastic_actio
         later(sim, worker, SIM_WORK_LINGER, (uint64_t)action->code, LINGER_US);
         return;
     }
+    sim_device_flush(sim, worker);
     sim_trace(sim, "worker %-3u   exits %d: %s", worker, action->code, action->text);
     sim_check_exit(sim, worker, action->code, action->text);
     sim_member_death(sim, worker, SIM_DEATH_EXIT, action->code);
@@ -243,7 +245,7 @@ static void act(struct sim *sim, uint32_t worker, const struct elastic_action *a
         do_finished(sim, worker, action);
         break;
     case ELASTIC_DO_SAVE:
-        sim_device_save(sim, worker, action->version);
+        sim_device_save(sim, worker, action->version, action->last);
         break;
     case ELASTIC_DO_EVALUATE:
         sim_device_evaluate(sim, worker);
@@ -270,10 +272,14 @@ static void step_one(struct sim *sim, uint32_t worker, const struct elastic_even
     sim_trace(sim, "worker %-3u   %s -> %s, version %" PRIu64 ", generation %" PRIu64, worker,
               elastic_event_name(event->type), elastic_state_word(w->elastic.state),
               w->elastic.applied, w->elastic.generation.number);
+    if (event->type == ELASTIC_EXCHANGED && w->elastic.boundary) {
+        sim_check_boundary(sim, worker);
+    }
     int broken = elastic_check(&w->elastic, &sentence);
     if (broken != 0) {
-        sim_fail(sim, "invariant %d of the elastic machine of worker %u is broken: %s", broken,
-                 worker, sentence);
+        sim_fail(sim, SIM_CHECK_MACHINES,
+                 "invariant %d of the elastic machine of worker %u is broken: %s", broken, worker,
+                 sentence);
     }
     for (uint32_t i = 0; i < actions->count; i++) {
         if (sim->ended || sim->members[worker].proc.serial != serial) {
@@ -419,6 +425,9 @@ void sim_worker_news(struct sim *sim, uint32_t worker, const struct session_deli
         feed_message(sim, worker, delivery->message);
         break;
     case SESSION_NEWS_ENDED:
+        if (sim->options->bug == SIM_BUG_DEAF && delivery->end == SESSION_END_REFUSED) {
+            break;
+        }
         if (delivery->end != SESSION_END_GOODBYE) { /* else EXIT follows GOODBYE */
             struct elastic_action exits = {.code = (int)delivery->exit_code};
             memcpy(exits.text, delivery->text, strnlen(delivery->text, sizeof exits.text - 1));
@@ -537,7 +546,7 @@ void sim_worker_work(struct sim *sim, uint32_t worker, enum sim_work work, uint6
     struct sim_worker *w = &sim->workers[worker];
     if (work == SIM_WORK_DRAIN) {
         sim_trace(sim, "worker %-3u   could not leave in time and goes as lost", worker);
-        sim_member_death(sim, worker, SIM_DEATH_EXIT, 0);
+        sim_member_death(sim, worker, SIM_DEATH_EXIT, 75);
         sim_strike_exited(sim, worker, 0);
     } else if (work == SIM_WORK_LINGER) {
         do_exit(sim, worker, &(struct elastic_action){.code = (int)value, .text = "it lingered"});

@@ -135,6 +135,8 @@ struct sim_worker {
     struct sim_key keys[SIM_KEYS];             /* by number modulo SIM_KEYS */
     struct sim_joiner *joiner;                 /* owned; catch-up, on both sides (joiner.c) */
     uint32_t planted;                          /* planted bug: how often it still strikes */
+    uint64_t planted_hash;                     /* the same: what the next shard is made of; 0 = the
+                                                  parameters */
 };
 
 void sim_worker_init(struct sim *sim, uint32_t worker);
@@ -168,7 +170,8 @@ void sim_worker_feed(struct sim *sim, uint32_t worker, const struct elastic_even
 void sim_device_compute(struct sim *sim, uint32_t worker, uint64_t step,
                         const struct plan_mask *shards);
 void sim_device_apply(struct sim *sim, uint32_t worker, uint64_t step);
-void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version);
+void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version, bool last);
+void sim_device_flush(struct sim *sim, uint32_t worker);
 void sim_device_reload(struct sim *sim, uint32_t worker);
 void sim_device_evaluate(struct sim *sim, uint32_t worker);
 void sim_device_new_version(struct sim *sim, uint32_t worker, uint64_t version);

@@ -23,7 +23,8 @@
 #include <unistd.h>
 
 #define NEVER    UINT64_MAX
-#define FDS_EACH 3 /* result, out, err */
+#define FDS_EACH 4 /* result, out, err, progress */
+#define FDS_OWN  3 /* signals, standard output and error */
 
 struct process {
     struct guardian guardian; /* pid 0 = not running */
@@ -31,16 +32,20 @@ struct process {
     uint64_t due_ms;          /* when it is to be started; NEVER = it is not */
     uint64_t started_ms;      /* the present run */
     uint64_t restarts_left;
+    pid_t group;              /* of the command, told by the guardian; 0 = not yet */
+    bool tells;               /* it told of progress once: time alone gives nothing back */
     int code;                 /* of its end for good */
 };
 
 struct agent {
     const struct agent_options *options;
     struct process *processes; /* [count], owned */
-    struct pollfd *fds;        /* [1 + FDS_EACH * count], owned; the first is `signals` */
+    struct pollfd *fds;        /* [FDS_OWN + FDS_EACH * count], owned */
+    struct sink sinks[2];      /* standard output and error */
     int signals;               /* signalfd, owned; -1 = none */
     sigset_t before;           /* signal mask of the caller */
     bool stopping;
+    bool hurried;              /* nobody waits for a reader any more */
     uint64_t kill_ms;          /* when what still runs is killed; NEVER = not set */
     int code;                  /* first that is not 0 */
 };
@@ -50,18 +55,15 @@ static uint64_t now_ms(void)
     return clock_monotonic_us() / 1000;
 }
 
-__attribute__((format(printf, 2, 3))) static void say(const struct agent *a, const char *format,
-                                                      ...)
+__attribute__((format(printf, 2, 3))) static void say(struct agent *a, const char *format, ...)
 {
     char text[256];
     va_list args;
 
-    if (a->options->say_cb == NULL)
-        return;
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    a->options->say_cb(text);
+    sink_put(&a->sinks[1], a->options->name, text, strlen(text));
 }
 
 static uint32_t rank_of(const struct agent *a, const struct process *p)
@@ -84,9 +86,9 @@ static int start(struct agent *a, struct process *p)
     p->started_ms = now_ms();
     if (o->prefix)
         (void)snprintf(prefix, sizeof prefix, "[%u] ", rank_of(a, p));
-    if (!lines_open(&p->out, p->guardian.out, STDOUT_FILENO, prefix))
+    if (!lines_open(&p->out, p->guardian.out, &a->sinks[0], prefix))
         failed = -ENOMEM;
-    if (!lines_open(&p->err, p->guardian.err, STDERR_FILENO, prefix))
+    if (!lines_open(&p->err, p->guardian.err, &a->sinks[1], prefix))
         failed = -ENOMEM;
     return failed;
 }
@@ -98,10 +100,12 @@ static void reap(struct process *p)
         return;
     (void)close(p->guardian.orders);
     (void)close(p->guardian.result);
+    (void)close(p->guardian.progress);
     (void)waitpid(p->guardian.pid, NULL, 0);
     lines_close(&p->out);
     lines_close(&p->err);
     p->guardian.pid = 0;
+    p->group = 0;
 }
 
 /* What the wait status says, as a sentence's end; *code for the shell. */
@@ -120,9 +124,9 @@ static void explain(int status, int *code, char *text, size_t text_bytes)
 static bool again(struct agent *a, struct process *p, int status)
 {
     const struct agent_options *o = a->options;
-    uint64_t refill = o->refill_ms > 0 ? (now_ms() - p->started_ms) / o->refill_ms : 0;
+    bool timed = o->refill_ms > 0 && !p->tells;
 
-    p->restarts_left += refill;
+    p->restarts_left += timed ? (now_ms() - p->started_ms) / o->refill_ms : 0;
     if (p->restarts_left > o->restarts)
         p->restarts_left = o->restarts;
     if (a->stopping || p->restarts_left == 0)
@@ -152,14 +156,36 @@ static void ended(struct agent *a, struct process *p, int status)
             code == EXIT_RETRY && !a->stopping ? ", and no restart is left" : "");
 }
 
-/* The guardian wrote the status, or was killed itself. */
+/* The guardian wrote the group or the status, or was killed itself: its command went with it, and
+ * what that had started goes now. */
 static void take_result(struct agent *a, struct process *p)
 {
-    int status = SIGKILL;
+    int number;
 
-    if (read(p->guardian.result, &status, sizeof status) != sizeof status)
-        status = SIGKILL;
-    ended(a, p, status);
+    if (read(p->guardian.result, &number, sizeof number) != sizeof number) {
+        if (p->group != 0)
+            (void)kill(-p->group, SIGKILL);
+        number = SIGKILL;
+    } else if (p->group == 0) {
+        p->group = number;
+        return;
+    }
+    ended(a, p, number);
+}
+
+/* A step was finished: all restarts are back. At the end of the pipe nobody can tell any more. */
+static void take_progress(struct agent *a, struct process *p)
+{
+    char steps[4096];
+    ssize_t n = read(p->guardian.progress, steps, sizeof steps);
+
+    if (n > 0) {
+        p->tells = true;
+        p->restarts_left = a->options->restarts;
+    } else if (n == 0) {
+        (void)close(p->guardian.progress);
+        p->guardian.progress = -1;
+    }
 }
 
 /* ---- all of them ---------------------------------------------------------------------------- */
@@ -169,8 +195,10 @@ static void order_all(struct agent *a, int number)
     unsigned char order = (unsigned char)number;
 
     for (uint32_t i = 0; i < a->options->count; i++)
-        if (a->processes[i].guardian.pid != 0)
+        if (a->processes[i].guardian.pid != 0) {
             (void)!write(a->processes[i].guardian.orders, &order, 1);
+            (void)kill(a->processes[i].guardian.pid, SIGCONT); /* should somebody have stopped it */
+        }
 }
 
 static void on_signal(struct agent *a)
@@ -181,6 +209,7 @@ static void on_signal(struct agent *a)
         return;
     if (a->stopping) {
         order_all(a, SIGKILL);
+        a->hurried = true;
         return;
     }
     a->stopping = true;
@@ -198,6 +227,7 @@ static bool keep_time(struct agent *a, struct error *error)
     if (now >= a->kill_ms) {
         say(a, "what still runs after %.1f s is killed", (double)a->options->grace_ms / 1000);
         order_all(a, SIGKILL);
+        a->hurried = true;
         a->kill_ms = NEVER;
     }
     for (uint32_t i = 0; i < a->options->count; i++) {
@@ -234,27 +264,32 @@ static int patience_ms(const struct agent *a, uint32_t *running)
 static void fill_fds(struct agent *a)
 {
     a->fds[0] = (struct pollfd){a->signals, POLLIN, 0};
+    for (uint32_t i = 0; i < 2; i++)
+        a->fds[1 + i] = (struct pollfd){a->sinks[i].used > 0 ? a->sinks[i].to : -1, POLLOUT, 0};
     for (uint32_t i = 0; i < a->options->count; i++) {
         const struct process *p = &a->processes[i];
-        struct pollfd *fds = &a->fds[1 + FDS_EACH * i];
+        struct pollfd *fds = &a->fds[FDS_OWN + FDS_EACH * i];
         bool runs = p->guardian.pid != 0;
 
         fds[0] = (struct pollfd){runs ? p->guardian.result : -1, POLLIN, 0};
-        fds[1] = (struct pollfd){runs ? p->out.from : -1, POLLIN, 0};
-        fds[2] = (struct pollfd){runs ? p->err.from : -1, POLLIN, 0};
+        fds[1] = (struct pollfd){runs && !sink_full(&a->sinks[0]) ? p->out.from : -1, POLLIN, 0};
+        fds[2] = (struct pollfd){runs && !sink_full(&a->sinks[1]) ? p->err.from : -1, POLLIN, 0};
+        fds[3] = (struct pollfd){runs ? p->guardian.progress : -1, POLLIN, 0};
     }
 }
 
 static void look(struct agent *a)
 {
     for (uint32_t i = 0; i < a->options->count; i++) {
-        const struct pollfd *fds = &a->fds[1 + FDS_EACH * i];
+        const struct pollfd *fds = &a->fds[FDS_OWN + FDS_EACH * i];
         struct process *p = &a->processes[i];
 
         if (fds[1].revents != 0)
             lines_pass(&p->out);
         if (fds[2].revents != 0)
             lines_pass(&p->err);
+        if (fds[3].revents != 0)
+            take_progress(a, p);
         if (fds[0].revents != 0)
             take_result(a, p);
     }
@@ -268,7 +303,10 @@ static int agent_open(struct agent *a, const struct agent_options *options, stru
 {
     sigset_t set;
 
-    *a = (struct agent){.options = options, .signals = -1, .kill_ms = NEVER};
+    *a = (struct agent){.options = options,
+                        .signals = -1,
+                        .kill_ms = NEVER,
+                        .sinks = {{.to = STDOUT_FILENO}, {.to = STDERR_FILENO}}};
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGTERM);
     (void)sigaddset(&set, SIGINT);
@@ -276,7 +314,7 @@ static int agent_open(struct agent *a, const struct agent_options *options, stru
     (void)sigprocmask(SIG_BLOCK, &set, &a->before);
     a->signals = signalfd(-1, &set, SFD_CLOEXEC);
     a->processes = calloc(options->count, sizeof *a->processes);
-    a->fds = calloc(1 + (size_t)FDS_EACH * options->count, sizeof *a->fds);
+    a->fds = calloc(FDS_OWN + (size_t)FDS_EACH * options->count, sizeof *a->fds);
     if (a->signals < 0 || a->processes == NULL || a->fds == NULL)
         return error_set(error, EXIT_UNAVAILABLE, "no memory or descriptor for %u processes",
                          options->count);
@@ -293,6 +331,10 @@ static void agent_close(struct agent *a)
         reap(&a->processes[i]);
     if (a->signals >= 0)
         (void)close(a->signals);
+    for (uint32_t i = 0; i < 2; i++) {
+        sink_flush(&a->sinks[i]);
+        sink_release(&a->sinks[i]);
+    }
     free(a->processes);
     free(a->fds);
     (void)sigprocmask(SIG_SETMASK, &a->before, NULL);
@@ -312,10 +354,12 @@ int agent_run(const struct agent_options *options, struct error *error)
             break;
         }
         wait_ms = patience_ms(&a, &running);
-        if (running == 0)
+        for (uint32_t i = 0; i < 2; i++)
+            sink_flush(&a.sinks[i]);
+        if (running == 0 && (a.hurried || a.sinks[0].used + a.sinks[1].used == 0))
             break;
         fill_fds(&a);
-        if (poll(a.fds, 1 + (nfds_t)FDS_EACH * options->count, wait_ms) > 0)
+        if (poll(a.fds, FDS_OWN + (nfds_t)FDS_EACH * options->count, wait_ms) > 0)
             look(&a);
     }
     if (code == 0)

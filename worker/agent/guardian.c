@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PIPE_ORDERS, PIPE_RESULT, PIPE_OUT, PIPE_ERR, PIPE_COUNT };
+enum { PIPE_ORDERS, PIPE_RESULT, PIPE_OUT, PIPE_ERR, PIPE_PROGRESS, PIPE_COUNT };
 
 extern char **environ;
 
@@ -34,7 +34,7 @@ static void close_pair(int pair[2])
 
 /* ---- in the command's process --------------------------------------------------------------- */
 
-static void run_command(char *const *argv, char **environment, int out, int err)
+static void run_command(char *const *argv, char **environment, int ends[PIPE_COUNT][2])
 {
     static const char text[] = "muster run: the command could not be started: ";
     sigset_t none;
@@ -44,7 +44,8 @@ static void run_command(char *const *argv, char **environment, int out, int err)
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* should somebody kill the guardian */
     if (nothing >= 0)
         (void)dup2(nothing, STDIN_FILENO);
-    if (dup2(out, STDOUT_FILENO) < 0 || dup2(err, STDERR_FILENO) < 0)
+    if (dup2(ends[PIPE_OUT][1], STDOUT_FILENO) < 0 || dup2(ends[PIPE_ERR][1], STDERR_FILENO) < 0 ||
+        fcntl(ends[PIPE_PROGRESS][1], F_SETFD, 0) != 0) /* it alone outlives exec */
         _exit(126);
     for (int number = 1; number < 32; number++)
         (void)signal(number, SIG_DFL);
@@ -89,6 +90,8 @@ static bool watch(pid_t command, int orders, int *status)
             return false;
         if (n == 1)
             (void)kill(-command, order);
+        if (n == 1 && order == SIGTERM)
+            (void)kill(-command, SIGCONT); /* one that is stopped would not hear it */
     }
 }
 
@@ -100,7 +103,7 @@ static void close_others(int ends[PIPE_COUNT][2])
 
     for (int fd = 3; fd < (limit > 0 && limit < 65536 ? limit : 65536); fd++)
         if (fd != ends[PIPE_ORDERS][0] && fd != ends[PIPE_RESULT][1] && fd != ends[PIPE_OUT][1] &&
-            fd != ends[PIPE_ERR][1])
+            fd != ends[PIPE_ERR][1] && fd != ends[PIPE_PROGRESS][1])
             (void)close(fd);
 }
 
@@ -115,12 +118,14 @@ static void guard(char *const *argv, char **environment, int ends[PIPE_COUNT][2]
     close_others(ends);
     command = fork();
     if (command == 0)
-        run_command(argv, environment, ends[PIPE_OUT][1], ends[PIPE_ERR][1]);
+        run_command(argv, environment, ends);
     if (command < 0)
         _exit(126);
     (void)setpgid(command, command); /* here too: whoever comes first */
+    (void)!write(ends[PIPE_RESULT][1], &command, sizeof command);
     (void)close(ends[PIPE_OUT][1]);
     (void)close(ends[PIPE_ERR][1]);
+    (void)close(ends[PIPE_PROGRESS][1]);
     if (watch(command, ends[PIPE_ORDERS][0], &status)) {
         (void)kill(-command, SIGKILL); /* what it left behind */
         (void)!write(ends[PIPE_RESULT][1], &status, sizeof status);
@@ -133,41 +138,52 @@ static void guard(char *const *argv, char **environment, int ends[PIPE_COUNT][2]
 
 /* ---- in the agent's process ----------------------------------------------------------------- */
 
-/* A copy of the environment with two more entries; one block, freed as a whole. */
-static char **environment_new(unsigned rank, unsigned count)
+static bool is_ours(const char *entry)
 {
-    enum { ENTRY_BYTES = 40 };
+    return strncmp(entry, "LOCAL_RANK=", 11) == 0 || strncmp(entry, "LOCAL_WORLD_SIZE=", 17) == 0 ||
+           strncmp(entry, "MUSTER_PROGRESS_FD=", 19) == 0;
+}
+
+/* A copy of the environment with three more entries; one block, freed as a whole. */
+static char **environment_new(unsigned rank, unsigned count, int progress)
+{
+    enum { ENTRY_BYTES = 40, OURS = 3 };
     size_t entries = 0, kept = 0;
     char **copy, *text;
 
     while (environ[entries] != NULL)
         entries++;
-    copy = malloc((entries + 3) * sizeof *copy + 2 * ENTRY_BYTES);
+    copy = malloc((entries + OURS + 1) * sizeof *copy + OURS * ENTRY_BYTES);
     if (copy == NULL)
         return NULL;
-    text = (char *)&copy[entries + 3];
+    text = (char *)&copy[entries + OURS + 1];
     for (size_t i = 0; i < entries; i++)
-        if (strncmp(environ[i], "LOCAL_RANK=", 11) != 0 &&
-            strncmp(environ[i], "LOCAL_WORLD_SIZE=", 17) != 0)
+        if (!is_ours(environ[i]))
             copy[kept++] = environ[i];
-    (void)snprintf(text, ENTRY_BYTES, "LOCAL_RANK=%u", rank);
-    copy[kept++] = text;
-    (void)snprintf(text + ENTRY_BYTES, ENTRY_BYTES, "LOCAL_WORLD_SIZE=%u", count);
-    copy[kept++] = text + ENTRY_BYTES;
+    for (size_t i = 0; i < OURS; i++)
+        copy[kept + i] = text + i * ENTRY_BYTES;
+    (void)snprintf(copy[kept++], ENTRY_BYTES, "LOCAL_RANK=%u", rank);
+    (void)snprintf(copy[kept++], ENTRY_BYTES, "LOCAL_WORLD_SIZE=%u", count);
+    (void)snprintf(copy[kept++], ENTRY_BYTES, "MUSTER_PROGRESS_FD=%d", progress);
     copy[kept] = NULL;
     return copy;
 }
 
 int guardian_start(char *const *argv, unsigned rank, unsigned count, struct guardian *guardian)
 {
-    int ends[PIPE_COUNT][2] = {{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
-    char **environment = environment_new(rank, count);
-    int code = environment == NULL ? -ENOMEM : 0;
+    int ends[PIPE_COUNT][2];
+    char **environment = NULL;
+    int code = 0;
     pid_t pid;
 
+    memset(ends, -1, sizeof ends);
     for (int i = 0; i < PIPE_COUNT && code == 0; i++)
-        if (pipe2(ends[i], O_CLOEXEC) != 0)
+        if (pipe2(ends[i], i == PIPE_PROGRESS ? O_CLOEXEC | O_NONBLOCK : O_CLOEXEC) != 0)
             code = -errno;
+    if (code == 0)
+        environment = environment_new(rank, count, ends[PIPE_PROGRESS][1]);
+    if (code == 0 && environment == NULL)
+        code = -ENOMEM;
     if (code != 0)
         goto out;
     (void)fflush(NULL);
@@ -178,9 +194,14 @@ int guardian_start(char *const *argv, unsigned rank, unsigned count, struct guar
         code = -errno;
         goto out;
     }
-    *guardian = (struct guardian){pid, ends[PIPE_ORDERS][1], ends[PIPE_RESULT][0],
-                                  ends[PIPE_OUT][0], ends[PIPE_ERR][0]};
+    *guardian = (struct guardian){pid,
+                                  ends[PIPE_ORDERS][1],
+                                  ends[PIPE_RESULT][0],
+                                  ends[PIPE_OUT][0],
+                                  ends[PIPE_ERR][0],
+                                  ends[PIPE_PROGRESS][0]};
     ends[PIPE_ORDERS][1] = ends[PIPE_RESULT][0] = ends[PIPE_OUT][0] = ends[PIPE_ERR][0] = -1;
+    ends[PIPE_PROGRESS][0] = -1;
 out:
     for (int i = 0; i < PIPE_COUNT; i++)
         close_pair(ends[i]);

@@ -8,8 +8,9 @@
 struct guardian {
     pid_t pid;    /* of the guardian; 0 = none */
     int orders;   /* bytes written here are signals for the group; closed: kill the group */
-    int result;   /* its wait status comes here, an int, when the command has ended */
+    int result;   /* two ints: the command's pid, which is its group, and at its end its status */
     int out, err; /* what the command writes */
+    int progress; /* a byte for each step that the command tells of (MUSTER_PROGRESS_FD) */
 };
 
 /* 0, or a negative errno. `rank` and `count` go into the environment. */

@@ -102,27 +102,10 @@ void elastic_new_version(struct elastic *e, uint64_t version, uint64_t hash)
 
 /* ---- a spare -------------------------------------------------------------------------------- */
 
-static void on_caught_up(struct elastic *e, const struct elastic_event *event,
-                         struct elastic_actions *actions)
+/* The record of the last step said that the group entered a plan after it. */
+static void follow_plan(struct elastic *e, const struct elastic_event *event,
+                        struct elastic_actions *actions)
 {
-    struct elastic_action *action;
-
-    if (e->state != ELASTIC_STATE_SPARE)
-        return;
-    elastic_new_version(e, event->version, event->hash);
-    e->has_reduced = false;
-    e->mixed = false;
-    action = elastic_act(actions, ELASTIC_DO_SEND_READY);
-    action->version = event->version;
-    action->hash = event->hash;
-}
-
-static void on_record_applied(struct elastic *e, const struct elastic_event *event,
-                              struct elastic_actions *actions)
-{
-    if (e->state != ELASTIC_STATE_SPARE)
-        return;
-    elastic_new_version(e, event->version, event->hash);
     if (event->plan == 0)
         return;
     if (e->plan.number != event->plan) {
@@ -135,18 +118,49 @@ static void on_record_applied(struct elastic *e, const struct elastic_event *eve
     }
 }
 
+/* One that was dropped after the plan with it was told catches up anew, and may be whole only with
+ * the record of that boundary: the others wait for it already. */
+static void on_caught_up(struct elastic *e, const struct elastic_event *event,
+                         struct elastic_actions *actions)
+{
+    struct elastic_action *action;
+
+    if (e->state != ELASTIC_STATE_SPARE)
+        return;
+    elastic_new_version(e, event->version, event->hash);
+    e->has_reduced = false;
+    e->mixed = false;
+    follow_plan(e, event, actions);
+    if (e->state != ELASTIC_STATE_SPARE)
+        return;
+    action = elastic_act(actions, ELASTIC_DO_SEND_READY);
+    action->version = event->version;
+    action->hash = event->hash;
+}
+
+static void on_record_applied(struct elastic *e, const struct elastic_event *event,
+                              struct elastic_actions *actions)
+{
+    if (e->state != ELASTIC_STATE_SPARE)
+        return;
+    elastic_new_version(e, event->version, event->hash);
+    follow_plan(e, event, actions);
+}
+
 /* ---- leaving, ending ------------------------------------------------------------------------ */
 
+/* A spare asks too: the others may be about to enter a plan with it. */
 static void on_stop(struct elastic *e, struct elastic_actions *actions)
 {
+    bool asks = e->generation.number != 0 || (e->state == ELASTIC_STATE_SPARE && e->control);
+
     e->stop = true;
-    if (e->generation.number == 0 && e->state != ELASTIC_STATE_GONE) {
+    if (e->config.alone || e->leave_sent || e->state == ELASTIC_STATE_GONE)
+        return;
+    if (!asks) {
         elastic_leave_for_good(e, actions, 0, "left before it trained");
         return;
     }
-    if (e->config.alone || e->leave_sent || e->state == ELASTIC_STATE_FROZEN ||
-        e->state == ELASTIC_STATE_GONE)
-        return;
     elastic_act(actions, ELASTIC_DO_SEND_LEAVE);
     e->leave_sent = true;
 }
@@ -156,15 +170,23 @@ void elastic_go(struct elastic *e, struct elastic_actions *actions)
     elastic_leave_for_good(e, actions, 0, "left at a boundary; nothing was lost");
 }
 
-/* The others may be done with the leaver's last step before it is itself. */
+/* The others may be done with the leaver's last step before it is itself. One that was frozen when
+ * the job paused after a loss may be the last that knows it: it makes it durable. */
 static void on_released(struct elastic *e, struct elastic_actions *actions)
 {
-    if (!e->stop && e->state != ELASTIC_STATE_LEAVING)
+    bool knows = e->state == ELASTIC_STATE_FROZEN && e->generation.number != 0 && !e->mixed;
+
+    if ((!e->stop && e->state != ELASTIC_STATE_LEAVING) || e->state == ELASTIC_STATE_GONE ||
+        (e->released && e->state == ELASTIC_STATE_FROZEN))
         return;
-    if (elastic_training(e))
+    if (elastic_training(e)) {
         e->released = true;
-    else if (e->state != ELASTIC_STATE_GONE)
+    } else if (knows && e->config.saves && e->saved != e->applied) {
+        e->released = true;
+        elastic_save(e, actions)->last = true;
+    } else {
         elastic_go(e, actions);
+    }
 }
 
 static void on_done(struct elastic *e, const struct elastic_event *event,
@@ -194,9 +216,10 @@ static const char *lost_text(enum elastic_lost_why why)
 static void on_peer_lost(struct elastic *e, const struct elastic_event *event,
                          struct elastic_actions *actions)
 {
+    bool departs =
+        e->plan.number != 0 && elastic_find_rank(&e->plan, &e->config.me) == ELASTIC_NO_RANK;
     struct elastic_action *action;
 
-    /* The others part from a leaver on purpose. */
     if (e->state == ELASTIC_STATE_GONE || e->state == ELASTIC_STATE_LEAVING ||
         e->state == ELASTIC_STATE_FROZEN ||
         elastic_find_rank(&e->generation, &event->peer) == ELASTIC_NO_RANK)
@@ -205,6 +228,9 @@ static void on_peer_lost(struct elastic *e, const struct elastic_event *event,
         elastic_go(e, actions);
         return;
     }
+    /* The others part from a leaver on purpose, perhaps long before its own update has ended. */
+    if (departs && event->why == ELASTIC_LOST_CLOSED)
+        return;
     action = elastic_act(actions, ELASTIC_DO_SEND_PEER_LOST);
     action->peer = event->peer;
     action->why = event->why;

@@ -92,7 +92,8 @@ enum elastic_lost_why {
     X(APPLIED)        /* version, hash */                                                          \
     X(COPIED)         /* ok; R(version - 1) or the state at version has arrived, or has not */     \
     X(RELOADED)       /* version, hash: answer to RELOAD */                                        \
-    X(CAUGHT_UP)      /* version, hash: a spare's whole state is at version, and it is connected */\
+    X(CAUGHT_UP)      /* version, hash, plan: a spare's whole state is at version; the plan as     \
+                         below */                                                                  \
     X(BEHIND)         /* a spare's catch-up began again from the start */                          \
     X(RECORD_APPLIED) /* version, hash, plan (entered after that step, 0 = none) */                \
     X(SAVED)          /* version */                                                                \

@@ -78,7 +78,8 @@ void elastic_on_over(struct elastic *e, const struct elastic_event *event,
     if (event->number < e->before)
         return;
     if (e->released) {
-        elastic_go(e, actions);
+        if (e->state != ELASTIC_STATE_FROZEN) /* else its checkpoint is awaited */
+            elastic_go(e, actions);
         return;
     }
     if (e->state != ELASTIC_STATE_FROZEN)

@@ -219,6 +219,10 @@ void elastic_on_saved(struct elastic *e, uint64_t version, struct elastic_action
 {
     if (e->state == ELASTIC_STATE_LEAVING && e->config.alone && version == e->applied)
         elastic_leave_for_good(e, actions, 0, "stopped after the step that was under way");
+    if (e->state == ELASTIC_STATE_FROZEN && e->released && version == e->applied) {
+        elastic_go(e, actions);
+        return;
+    }
     if (e->state == ELASTIC_STATE_PAUSING && version == e->applied) {
         elastic_pause(e, actions);
         return;

@@ -6,12 +6,29 @@
 #include "data/sampler.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TELL_US  200000u  /* the live line; plain lines ten times less often */
 #define PAUSE_US 1000000u /* a regroup that takes longer is no part of any speed */
+
+/* The pipe of a supervisor such as `muster run`, which counts finished steps; it never blocks. */
+static void open_progress(struct trainer *t)
+{
+    const char *text = getenv("MUSTER_PROGRESS_FD");
+    long number = text != NULL ? strtol(text, NULL, 10) : -1;
+    struct stat what;
+
+    t->progress = -1;
+    if (number > STDERR_FILENO && number <= INT_MAX && fstat((int)number, &what) == 0 &&
+        S_ISFIFO(what.st_mode) && fcntl((int)number, F_SETFL, O_NONBLOCK) == 0 &&
+        fcntl((int)number, F_SETFD, FD_CLOEXEC) == 0)
+        t->progress = (int)number;
+}
 
 int report_open(struct trainer *t, struct error *error)
 {
@@ -19,6 +36,7 @@ int report_open(struct trainer *t, struct error *error)
 
     t->terminal = isatty(STDERR_FILENO) && !t->settings->quiet;
     t->started_us = t->told_us = clock_monotonic_us();
+    open_progress(t);
     if (path == NULL)
         return 0;
     t->log = fopen(path, "ae");
@@ -144,6 +162,8 @@ void report_step(struct trainer *t, const struct elastic_action *action)
     if ((action->step + 1) % every == 0 || action->step + 1 == t->steps_total)
         jsonl_hex(&t->line, "params_hash", action->hash);
     line_end(t);
+    if (t->progress >= 0)
+        (void)!write(t->progress, "", 1); /* a full pipe has enough of them */
     tell_people(t, action->step);
 }
 

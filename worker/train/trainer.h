@@ -199,6 +199,7 @@ struct trainer {
     FILE *log;
     bool log_failed;                         /* a line could not be written, and that was said */
     struct jsonl line;
+    int progress; /* a supervisor's pipe: a byte for each step; -1 = none */
     bool terminal;
     uint64_t started_us, told_us, told_step;
     double samples_per_s;

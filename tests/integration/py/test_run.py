@@ -74,6 +74,81 @@ class RunTest(unittest.TestCase):
                                  f"[ $(wc -l < {folder}/n) -ge 4 ] && exit 0; exit 75")
         self.assertEqual((code, out.count("x")), (0, 4), err)
 
+    def test_progress_gives_all_restarts_back(self):
+        tell = "import os; os.write(int(os.environ['MUSTER_PROGRESS_FD']), b'x')"
+        for runs, steps in ((5, "1 2 3 4"), (4, "1 2")):
+            # Five runs with one restart each, as long as there is progress; the time of a run counts no more.
+            with tempfile.TemporaryDirectory() as folder:
+                code, out, err = run(
+                    "--restarts", "1", "--refill", "50ms", "--backoff", "10ms", "sh", "-c",
+                    f"echo x; echo >> {folder}/n; n=$(($(wc -l < {folder}/n))); case ' {steps} ' in *\" $n \"*) "
+                    f"{sys.executable} -c \"{tell}\";; esac; sleep 0.2; [ $n -ge 5 ] && exit 0; exit 75")
+            expect = (0, 5) if runs == 5 else (75, 3)
+            self.assertEqual((code, out.count("x")), expect, err)
+
+    def test_a_worker_tells_of_its_steps(self):
+        from cluster import SUBSET
+        read, write = os.pipe2(os.O_NONBLOCK)
+        done = subprocess.run([os.path.join(BIN, "muster-worker"), "--standalone", "--steps", "5", "--data", SUBSET,
+                               "--isa", "avx2", "--quiet"], pass_fds=[write], check=False,
+                              env={**os.environ, "MUSTER_PROGRESS_FD": str(write)})
+        self.assertEqual((done.returncode, len(os.read(read, 100))), (0, 5))
+        os.close(read)
+        os.close(write)
+        # A number that is no pipe is left alone.
+        done = subprocess.run([os.path.join(BIN, "muster-worker"), "--standalone", "--steps", "1", "--data", SUBSET,
+                               "--quiet"], check=False, env={**os.environ, "MUSTER_PROGRESS_FD": "77"})
+        self.assertEqual(done.returncode, 0)
+
+    def test_without_a_command_it_is_muster_worker(self):
+        from cluster import SUBSET
+        code, _, err = run("-n", "2", "--", "--standalone", "--steps", "2", "--data", SUBSET)
+        self.assertEqual(code, 0, err)
+        for rank in range(2):
+            self.assertIn(f"[{rank}] muster-worker: done: 2 steps", err)
+
+    def test_long_lines_stay_whole(self):
+        line = 'i=0; while [ $i -lt 40 ]; do printf "%060000d\\n" $LOCAL_RANK; i=$((i+1)); done'
+        code, out, err = run("-n", "3", "bash", "-c", line)
+        lines = out.splitlines()
+        self.assertEqual((code, len(lines)), (0, 120), err)
+        for text in lines:
+            rank = int(text[1])
+            self.assertEqual(text, f"[{rank}] {rank:060000d}")
+
+    def test_a_reader_that_stands_still_holds_up_nobody_else(self):
+        mark = f"yes{os.getpid()}"
+        process = start("-n", "2", "--backoff", "10ms", "--restarts", "2", "sh", "-c",
+                        f'[ $LOCAL_RANK = 0 ] && exec yes {mark}; echo here >&2; sleep 0.2; exit 75')
+        time.sleep(0.5)  # what nobody reads has filled everything
+        for _ in range(3):
+            while "here" not in process.stderr.readline():
+                pass
+        process.terminate()
+        until(lambda: not alive(mark), "the end of what nobody reads")
+        process.communicate(timeout=30)
+        self.assertIn(process.returncode, (75, 143))
+
+    def test_a_stopped_process_hears_sigterm(self):
+        process = start("--grace", "60s", "bash", "-c", 'trap "echo bye; exit 0" TERM; echo $$; while :; do sleep 0.05; done')
+        pid = int(process.stdout.readline().split()[1])
+        os.kill(pid, signal.SIGSTOP)
+        process.terminate()
+        out, err = process.communicate(timeout=30)
+        self.assertEqual((process.returncode, out), (0, "[0] bye\n"), err)
+
+    def test_a_killed_guardian_leaves_nothing(self):
+        mark = f"200{os.getpid()}"
+        process = start("--restarts", "1", "--backoff", "10ms", "sh", "-c", f"sleep {mark} & echo up $PPID; wait")
+        for expected in (1, 2):
+            guardian = int(process.stdout.readline().split()[2])
+            until(lambda: len(alive(mark)) == 1, "what it starts, and nothing of its forerunner")
+            os.kill(guardian, signal.SIGSTOP if expected == 2 else signal.SIGKILL)
+        process.terminate()  # a guardian that is stopped still passes on the signal
+        _, err = process.communicate(timeout=30)
+        self.assertEqual((process.returncode, alive(mark)), (143, []), err)
+        self.assertIn("was killed by signal 9", err)
+
     def test_any_other_end_is_final_and_the_rest_goes_on(self):
         code, out, err = run("-n", "2", "sh", "-c", '[ $LOCAL_RANK = 0 ] && exit 65; sleep 0.3; echo late')
         self.assertEqual((code, out), (65, "[1] late\n"))

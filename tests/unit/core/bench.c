@@ -84,8 +84,10 @@ static void hear(struct bench *b, const struct core_action *action)
         assert_true(b->heard_count < BENCH_HEARD);
         assert_in_range(conn, 1, BENCH_MEMBERS - 1);
         b->heard_count++;
-        *heard = (struct bench_heard){.conn = conn, .type = action->message.type,
+        *heard = (struct bench_heard){.conn = conn,
+                                      .type = action->message.type,
                                       .generation = action->message.generation,
+                                      .nonce = action->message.nonce,
                                       .step = action->message.step};
         hear_more(&action->message, b->members[conn].number, heard);
     }
@@ -168,7 +170,9 @@ core_conn bench_hello(struct bench *b, struct bench_hello hello)
 {
     core_conn conn = ++b->last;
     uint32_t number = hello.number != 0 ? hello.number : (uint32_t)conn;
-    struct core_message message = {.type = CORE_HELLO, .generation = hello.generation,
+    struct core_message message = {.type = CORE_HELLO,
+                                   .generation = hello.generation,
+                                   .nonce = hello.nonce,
                                    .step = hello.applied};
     assert_true(conn < BENCH_MEMBERS);
     message.hello = (struct core_hello){

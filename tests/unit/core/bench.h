@@ -15,7 +15,7 @@
 struct bench_heard {
     core_conn conn;
     enum core_message_type type;
-    uint64_t generation, step;
+    uint64_t generation, nonce, step;
     enum core_mode mode;           /* GENERATION */
     uint32_t world;                /* GENERATION: members told */
     uint32_t rank;                 /* GENERATION: its own, UINT32_MAX = it is not in */
@@ -44,7 +44,7 @@ struct bench_hello {
     uint32_t number, secret;       /* identity; 0 = taken from the connection */
     uint32_t min, max, hint;
     enum core_attach attach;       /* 0 = JOIN */
-    uint64_t generation, plan, applied;
+    uint64_t generation, nonce, plan, applied;
     const char *spec, *fingerprint;
     uint32_t participant, of;      /* participant `participant` of `of`; of = 0: a worker */
     const struct core_roster_member *roster;

@@ -256,6 +256,100 @@ static void a_plan_that_the_store_lost_is_over(void **state)
     bench_free(b);
 }
 
+/* Found with 20 puppets: the spare said again that it was ready beside the plan that the others had
+ * entered, but one of them had not said so yet; then it was told of it again, heard nothing new,
+ * and never became a member. */
+static void a_spare_stays_ready_over_a_restart(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 3);
+    core_conn third = bench_join(b, "n3", 2, 3), spare = bench_join(b, "n4", 2, 3);
+    bench_ready(b, third, 1, 1);
+    uint64_t nonce = bench_told(b, 1, CORE_GENERATION)->nonce;
+    assert_int_equal(bench_told(b, 1, CORE_GENERATION)->mode, CORE_PLAN);
+    bench_restart(b);
+    spare = bench_hello(
+        b, (struct bench_hello){
+               .node = "n4", .number = (uint32_t)spare, .generation = 2, .nonce = nonce});
+    bench_ready(b, spare, 2, 1);
+    for (uint32_t number = 1; number <= 3; number++)
+        bench_entered(b, attach(b, number, 2, 0), 2, 1);
+    assert_int_equal(bench_job(b).generation, 2);
+    assert_string_equal(bench_job(b).state, "running");
+    assert_string_equal(bench_state(b, 4), "spare");
+    assert_null(bench_told(b, spare, CORE_GENERATION));
+    bench_free(b);
+}
+
+/* Seed 13271 of the simulator: the plan with a spare was restored, and what the spare reported when
+ * it was over was taken for old news; ten seconds later the spare was put out. */
+static void a_spare_of_a_restored_plan_may_report(void **state)
+{
+    struct bench *b = bench_new();
+    struct core_message report = {.type = CORE_REPORT, .step = 1};
+    (void)state;
+    bench_running(b, 2, 2, 3);
+    core_conn spare = bench_join(b, "n3", 2, 3);
+    bench_ready(b, spare, 1, 1);
+    bench_restart(b);
+    core_conn first = attach(b, 1, 1, 2);
+    (void)attach(b, 2, 1, 2);
+    spare = bench_hello(
+        b, (struct bench_hello){.node = "n3", .number = (uint32_t)spare, .generation = 2});
+    bench_end(b, spare - 1);
+    bench_report(b, first, 1, 1);
+    bench_say(b, spare, report);
+    bench_wait_ms(b, b->times.quiet_ms + 200);
+    assert_int_equal(bench_told(b, spare, CORE_GENERATION)->mode, CORE_FORMED);
+    assert_int_equal(bench_told(b, spare, CORE_GENERATION)->world, 2);
+    bench_free(b);
+}
+
+/* Who comes after that restart cannot be shown the generation: its key is not known any more. */
+static void a_newcomer_after_a_restart_gets_a_new_key(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 4);
+    core_conn third = bench_join(b, "n3", 2, 4);
+    bench_ready(b, third, 1, 1);
+    bench_restart(b);
+    core_conn late = bench_join(b, "n4", 2, 4), member = 0;
+    for (uint32_t number = 1; number <= 3; number++) {
+        member = attach(b, number, 2, 0);
+        bench_entered(b, member, 2, 1);
+    }
+    assert_non_null(bench_told(b, member, CORE_OVER));
+    assert_non_null(strstr(bench_told(b, member, CORE_OVER)->text, "new key"));
+    assert_null(bench_told(b, late, CORE_GENERATION));
+    bench_free(b);
+}
+
+/* Seed 802 of the simulator: a member had heard that generation 8 was over, of which it was not;
+ * the empty store gave the number again, and the member did not hear of it. */
+static void a_number_that_a_member_heard_of_is_not_given_again(void **state)
+{
+    struct bench *b = bench_new();
+    struct core_roster_member roster[1] = {
+        {.id = {{1}}, .node = "n1", .host = "n1", .data_address = "", .rank = 0, .pid = 1}};
+    (void)state;
+    core_conn first = bench_hello(b, (struct bench_hello){.node = "n1",
+                                                          .number = 1,
+                                                          .min = 1,
+                                                          .max = 1,
+                                                          .attach = CORE_ATTACH_FROZEN,
+                                                          .generation = 7,
+                                                          .plan = 8,
+                                                          .applied = 41,
+                                                          .roster = roster,
+                                                          .roster_count = 1});
+    bench_report(b, first, 7, 41);
+    assert_int_equal(bench_told(b, first, CORE_GENERATION)->mode, CORE_FORMED);
+    assert_true(bench_told(b, first, CORE_GENERATION)->generation > 8);
+    bench_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +364,10 @@ int main(void)
         cmocka_unit_test(numbers_beyond_all_bounds_are_refused),
         cmocka_unit_test(jobs_that_never_began_give_way),
         cmocka_unit_test(a_plan_that_the_store_lost_is_over),
+        cmocka_unit_test(a_spare_stays_ready_over_a_restart),
+        cmocka_unit_test(a_spare_of_a_restored_plan_may_report),
+        cmocka_unit_test(a_newcomer_after_a_restart_gets_a_new_key),
+        cmocka_unit_test(a_number_that_a_member_heard_of_is_not_given_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

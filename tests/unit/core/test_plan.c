@@ -226,6 +226,91 @@ static void a_drain_ends_in_time(void **state)
     bench_free(b);
 }
 
+/* Said again (by a new connection, in the next generation), it gives no more time. */
+static void a_drain_said_again_ends_when_it_was_to(void **state)
+{
+    struct bench *b = bench_new();
+    struct core_message say = {.type = CORE_LEAVE, .generation = 1, .leave = {.drain_ms = 3000}};
+    (void)state;
+    bench_running(b, 2, 1, 2);
+    bench_say(b, 1, say);
+    bench_wait_ms(b, 2500);
+    bench_say(b, 1, say);
+    bench_wait_ms(b, 1000);
+    assert_int_equal(bench_told(b, 1, CORE_REFUSED)->code, 75);
+    bench_free(b);
+}
+
+/* The job is paused after a loss; whoever wished to go, before or during the pause, may. */
+static void who_leaves_a_paused_job_is_released(void **state)
+{
+    (void)state;
+    for (int during = 0; during < 2; during++) {
+        struct bench *b = bench_new();
+        bench_running(b, 3, 3, 3);
+        bench_end(b, 3);
+        if (during == 0) {
+            leave(b, 1);
+            assert_null(bench_told(b, 1, CORE_RELEASED));
+        }
+        bench_report(b, 1, 1, 4);
+        bench_report(b, 2, 1, 4);
+        assert_string_equal(bench_job(b).state, "paused");
+        if (during == 1) {
+            leave(b, 1);
+        }
+        assert_int_equal(bench_times_told(b, 1, CORE_RELEASED), 1);
+        assert_null(bench_told(b, 2, CORE_RELEASED));
+        bench_free(b);
+    }
+}
+
+/* A released one is not chosen, though it is still connected when the plan is stored. */
+static void a_spare_that_may_go_is_in_no_plan(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 3);
+    core_conn spare = bench_join(b, "n3", 2, 3);
+    b->hold_store = true;
+    bench_ready(b, spare, 1, 1);
+    leave(b, spare);
+    assert_int_equal(bench_times_told(b, spare, CORE_RELEASED), 1);
+    b->hold_store = false;
+    bench_store_answers(b, false);
+    bench_tick(b);
+    assert_int_equal(bench_told(b, 1, CORE_GENERATION)->mode, CORE_FORMED);
+    bench_free(b);
+}
+
+/* A node of many devices leaves by one plan and is released with one message. */
+static void all_of_a_node_leave_together(void **state)
+{
+    struct bench *b = bench_new();
+    const uint32_t count = 80, stay = 2;
+    (void)state;
+    for (uint32_t i = 0; i < count; i++)
+        (void)bench_join(b, i < stay ? "n1" : "big", 1, count);
+    for (core_conn conn = 1; conn <= count; conn++)
+        bench_entered(b, conn, 1, 0);
+    b->hold_store = true; /* the first of them makes a plan, which waits */
+    for (core_conn conn = stay + 1; conn <= count; conn++)
+        leave(b, conn);
+    b->hold_store = false;
+    bench_store_answers(b, false);
+    assert_int_equal(bench_told(b, 1, CORE_GENERATION)->mode, CORE_PLAN);
+    for (uint64_t plan = 2; bench_job(b).world > stay; plan++) {
+        assert_in_range(plan, 2, 3);
+        for (core_conn conn = 1; conn <= count; conn++)
+            if (bench_told(b, conn, CORE_GENERATION)->rank != UINT32_MAX)
+                bench_entered(b, conn, plan, plan);
+    }
+    for (core_conn conn = stay + 1; conn <= count; conn++)
+        assert_int_equal(bench_times_told(b, conn, CORE_RELEASED), 1);
+    assert_int_equal(bench_job(b).recoveries, 0);
+    bench_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +325,10 @@ int main(void)
         cmocka_unit_test(many_leave_at_one_boundary),
         cmocka_unit_test(many_leave_and_the_rest_pauses),
         cmocka_unit_test(a_drain_ends_in_time),
+        cmocka_unit_test(a_drain_said_again_ends_when_it_was_to),
+        cmocka_unit_test(who_leaves_a_paused_job_is_released),
+        cmocka_unit_test(a_spare_that_may_go_is_in_no_plan),
+        cmocka_unit_test(all_of_a_node_leave_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -354,6 +354,60 @@ static void a_leaver_that_is_released_early_ends_its_last_step(void **state)
                         "GOODBYE EXIT(0)");
 }
 
+/* The others part from it when they have entered the plan, perhaps before its own update has ended.
+ */
+static void a_leaver_does_not_accuse_those_who_part_from_it(void **state)
+{
+    struct bench bench;
+    struct elastic_event lost = {
+        .type = ELASTIC_PEER_LOST, .peer = {{2}}, .why = ELASTIC_LOST_CLOSED};
+
+    (void)state;
+    begin_three(&bench);
+    (void)tell(&bench, (struct elastic_event){.type = ELASTIC_STOP});
+    (void)roster(&bench, ELASTIC_PLAN, 2, 0, "23");
+    (void)tell(&bench, exchanged(&bench, 2));
+    assert_string_equal(tell(&bench, lost), "");
+    lost.why = ELASTIC_LOST_UNREACHABLE;
+    assert_string_equal(tell(&bench, lost), "SEND_PEER_LOST(2)");
+}
+
+/* The job is paused after a loss: whoever leaves then may be the last that knows the step. */
+static void a_leaver_that_was_frozen_makes_its_step_durable(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    begin(&bench, 10, true);
+    (void)roster(&bench, ELASTIC_FORMED, 1, 0, "213");
+    (void)connected(&bench);
+    (void)tell(&bench, exchanged(&bench, 1));
+    (void)versioned(&bench, ELASTIC_APPLIED, 1);
+    assert_string_equal(over(&bench, 1), "STOP_EXCHANGE SEND_REPORT(1R 2)");
+    assert_string_equal(tell(&bench, (struct elastic_event){.type = ELASTIC_STOP}), "SEND_LEAVE");
+    assert_string_equal(tell(&bench, (struct elastic_event){.type = ELASTIC_RELEASED}), "SAVE");
+    assert_string_equal(tell(&bench, (struct elastic_event){.type = ELASTIC_RELEASED}), "");
+    assert_string_equal(over(&bench, 2), "");
+    assert_string_equal(versioned(&bench, ELASTIC_SAVED, 1), "GOODBYE EXIT(0)");
+}
+
+static void a_spare_asks_before_it_leaves(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    begin(&bench, 10, true);
+    (void)roster(&bench, ELASTIC_VIEW, 1, 0, "23");
+    assert_string_equal(tell(&bench, (struct elastic_event){.type = ELASTIC_STOP}), "SEND_LEAVE");
+    assert_string_equal(tell(&bench, (struct elastic_event){.type = ELASTIC_RELEASED}),
+                        "GOODBYE EXIT(0)");
+    /* Nobody is there to be asked. */
+    begin(&bench, 10, true);
+    (void)roster(&bench, ELASTIC_VIEW, 1, 0, "23");
+    (void)tell(&bench, (struct elastic_event){.type = ELASTIC_CONTROL, .ok = false});
+    assert_string_equal(tell(&bench, (struct elastic_event){.type = ELASTIC_STOP}), "EXIT(0)");
+}
+
 static void a_spare_enters_with_the_group(void **state)
 {
     struct bench bench;
@@ -369,6 +423,35 @@ static void a_spare_enters_with_the_group(void **state)
     assert_string_equal(roster(&bench, ELASTIC_PLAN, 2, 8, "231"),
                         "END_CATCH_UP CONNECT COMPUTE(3)");
     assert_string_equal(connected(&bench), "SEND_ENTERED EXCHANGE(8)");
+}
+
+/* It was dropped after the plan with it was told, and is whole again only with the boundary's
+ * record: the others wait for it, so it enters and says no READY. */
+static void a_spare_that_was_dropped_still_enters_with_the_group(void **state)
+{
+    struct bench bench;
+    struct elastic_event whole = {.type = ELASTIC_CAUGHT_UP, .version = 8, .hash = 8, .plan = 2};
+
+    (void)state;
+    for (int told = 0; told < 2; told++) {
+        begin(&bench, 10, false);
+        (void)roster(&bench, ELASTIC_VIEW, 1, 0, "23");
+        (void)versioned(&bench, ELASTIC_CAUGHT_UP, 7);
+        if (told == 0)
+            assert_string_equal(roster(&bench, ELASTIC_PLAN, 2, 0, "231"), "");
+        (void)tell(&bench, (struct elastic_event){.type = ELASTIC_BEHIND});
+        assert_string_equal(tell(&bench, whole),
+                            told == 0 ? "END_CATCH_UP CONNECT COMPUTE(3)" : "SEND_READY");
+        if (told == 1)
+            assert_string_equal(roster(&bench, ELASTIC_PLAN, 2, 0, "231"),
+                                "END_CATCH_UP CONNECT COMPUTE(3)");
+        assert_string_equal(connected(&bench), "SEND_ENTERED EXCHANGE(8)");
+    }
+    /* A plan without it: it is a spare as before. */
+    begin(&bench, 10, false);
+    (void)roster(&bench, ELASTIC_VIEW, 1, 0, "23");
+    (void)roster(&bench, ELASTIC_PLAN, 2, 0, "23");
+    assert_string_equal(tell(&bench, whole), "SEND_READY");
 }
 
 static void a_half_copied_spare_reads_its_state_again_before_it_reports(void **state)
@@ -509,7 +592,11 @@ int main(void)
         cmocka_unit_test(a_plan_spreads_the_shards_by_weight),
         cmocka_unit_test(a_leaver_stays_until_it_is_released),
         cmocka_unit_test(a_leaver_that_is_released_early_ends_its_last_step),
+        cmocka_unit_test(a_leaver_does_not_accuse_those_who_part_from_it),
+        cmocka_unit_test(a_leaver_that_was_frozen_makes_its_step_durable),
+        cmocka_unit_test(a_spare_asks_before_it_leaves),
         cmocka_unit_test(a_spare_enters_with_the_group),
+        cmocka_unit_test(a_spare_that_was_dropped_still_enters_with_the_group),
         cmocka_unit_test(a_half_copied_spare_reads_its_state_again_before_it_reports),
         cmocka_unit_test(an_outvoted_replica_is_found_before_the_update),
         cmocka_unit_test(the_end_is_agreed_evaluated_saved_and_told),
