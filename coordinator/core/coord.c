@@ -129,7 +129,12 @@ static void on_probed(struct core *core, uint64_t probe, bool gone)
     if (index >= core->limits.members || !gone)
         return;
     m = &core->members[index];
-    if (m->state != MEMBER_LOST || m->order != (uint32_t)(probe >> 32))
+    if (m->state == MEMBER_FREE || m->conn != 0 || m->order != (uint32_t)(probe >> 32))
+        return;
+    if (m->state == MEMBER_RUNNING)
+        member_lost(core, m, "it has not come back, and its process is gone",
+                    core->now_us - m->seen_us);
+    if (m->state != MEMBER_LOST)
         return;
     m->gone = true;
     core_log(core, CORE_INFO, &core->jobs[m->job],

@@ -213,6 +213,7 @@ bool cooling_holds(const struct core *core, const struct job *job, const struct 
 void job_try(struct core *core, struct job *job);
 void job_tell_waiting(struct core *core, struct job *job);
 void job_rank(struct core *core, struct job *job, uint32_t world);
+void member_probe(struct core *core, struct member *m);
 
 /* ---- generation.c ---------------------------------------------------------------------------- */
 void generation_form(struct core *core, struct job *job, uint32_t world, uint64_t step);

@@ -163,11 +163,18 @@ void life_new_world(struct job *job, uint32_t world)
     job->timed = false;
 }
 
+/* After an absence of the coordinator mail is read before the next tick, and nobody knows when it
+ * came. */
+static bool mail_is_old(const struct core *core)
+{
+    return core->now_us > core->tick_us + GAP_US;
+}
+
 /* Only a step that was seen to begin and to end is measured, and none while mail is read that is
  * old. */
 static void note_speed(const struct core *core, struct job *job, uint64_t step)
 {
-    bool old_mail = core->now_us > core->tick_us + GAP_US;
+    bool old_mail = mail_is_old(core);
     uint64_t each_us;
 
     if (job->timed && step <= job->timed_step)
@@ -260,7 +267,8 @@ void on_peer_lost(struct core *core, struct member *m, const struct core_message
      * better. One that is not here (yet, after a restart) may come back and know nothing of it. */
     if (accused->conn == 0 ||
         (message->peer_lost.why == CORE_LOST_CLOSED &&
-         core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000)) {
+         (mail_is_old(core) ||
+          core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000))) {
         accused->accused_us = accused->accused_us != 0 ? accused->accused_us : core->now_us;
         if (message->generation > accused->accused_in)
             accused->accused_in = message->generation;
@@ -318,6 +326,14 @@ static uint64_t lease_us(const struct core *core, const struct member *m, uint32
     return lease_ms * 1000;
 }
 
+/* One that is known from the store or a roster only, while others wait for it: if it died while the
+ * coordinator was away, its address knows it before its lease does. */
+static bool missed(const struct job *job, const struct member *m)
+{
+    return m->conn == 0 && m->state == MEMBER_RUNNING &&
+           (m->accused_us != 0 || job->state == CORE_JOB_REGROUPING);
+}
+
 /* One member at a tick. `patience`: more beats that everybody gets this time. */
 static void judge_member(struct core *core, struct job *job, struct member *m, bool others_wait,
                          uint32_t patience)
@@ -327,6 +343,8 @@ static void judge_member(struct core *core, struct job *job, struct member *m, b
 
     if (m->state == MEMBER_LOST || m->released)
         return;
+    if (missed(job, m))
+        member_probe(core, m);
     if (silent_us > lease_us(core, m, patience)) {
         evict_silent(core, m, silent_us);
     } else if (m->accused_us != 0 && core->now_us > m->accused_us + 2 * beat_us) {

@@ -294,21 +294,25 @@ static void try_plan(struct core *core, struct job *job)
 
 /* ---- probes and words of waiting ------------------------------------------------------------ */
 
+/* Asks whether anybody listens at the member's address; not all the time. */
+void member_probe(struct core *core, struct member *m)
+{
+    struct core_action *action;
+
+    if (m->address[0] == '\0' || core->actions->count + 8 > CORE_ACTIONS_MAX ||
+        core->now_us < m->probe_us + (uint64_t)core->times.probe_ms * 1000)
+        return;
+    m->probe_us = core->now_us;
+    action = core_act(core, CORE_ACTION_PROBE);
+    action->probe = (uint64_t)m->order << 32 | member_index(core, m);
+    action->text = m->address;
+}
+
 static void probe_missing(struct core *core, struct job *job)
 {
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        struct core_action *action;
-
-        if (m->state != MEMBER_LOST || m->gone || m->address[0] == '\0' ||
-            core->now_us < m->probe_us + (uint64_t)core->times.probe_ms * 1000)
-            continue;
-        if (core->actions->count + 8 > CORE_ACTIONS_MAX)
-            return;
-        m->probe_us = core->now_us;
-        action = core_act(core, CORE_ACTION_PROBE);
-        action->probe = (uint64_t)m->order << 32 | member_index(core, m);
-        action->text = m->address;
-    }
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->state == MEMBER_LOST && !m->gone)
+            member_probe(core, m);
 }
 
 static const char *waiting_text(struct core *core, struct job *job, const struct census *c)

@@ -168,6 +168,25 @@ static void an_accusation_of_another_generation_is_nothing(void **state)
     bench_free(b);
 }
 
+/* Chaos, seed 2: members were killed while the coordinator was stopped. What their peers said of it
+ * lay before the end of their connections in its mail, and two that could not exchange data were
+ * seen where one had died. */
+static void what_peers_said_meanwhile_waits_for_the_end_of_connections(void **state)
+{
+    struct bench *b = bench_new();
+    struct core_message message = {.type = CORE_PEER_LOST, .generation = 1};
+    (void)state;
+    bench_running(b, 3, 1, 3);
+    b->now_us += 8000000;
+    message.peer_lost = (struct core_peer_lost){
+        .member_id = {{2}}, .why = CORE_LOST_CLOSED, .text = "its data connection ended"};
+    bench_say(b, 1, message);
+    assert_string_equal(bench_job(b).state, "running");
+    bench_end(b, 2);
+    assert_non_null(strstr(bench_job(b).reason, "rank 1 on n2 (n2, pid 2) is lost"));
+    bench_free(b);
+}
+
 static void regroup_without(struct bench *b, core_conn lost, core_conn left)
 {
     uint64_t generation = bench_job(b).generation;
@@ -259,6 +278,7 @@ int main(void)
         cmocka_unit_test(who_owes_what_others_wait_for_is_stalled),
         cmocka_unit_test(waiting_is_never_stalled),
         cmocka_unit_test(a_pair_that_fails_twice_loses_one),
+        cmocka_unit_test(what_peers_said_meanwhile_waits_for_the_end_of_connections),
         cmocka_unit_test(an_accusation_of_another_generation_is_nothing),
         cmocka_unit_test(a_node_that_keeps_failing_cools_down),
         cmocka_unit_test(a_job_that_gets_nowhere_has_failed),
