@@ -32,6 +32,7 @@ static void on_goodbye(struct core *core, struct member *m, const struct core_me
         m->gone = true;
     } else {
         job->group_left += participant;
+        job->waiting_due = true;
         member_free(core, m);
     }
     if (participant)
@@ -131,16 +132,7 @@ static void on_probed(struct core *core, uint64_t probe, bool gone)
     m = &core->members[index];
     if (m->state == MEMBER_FREE || m->conn != 0 || m->order != (uint32_t)(probe >> 32))
         return;
-    if (m->state == MEMBER_RUNNING)
-        member_lost(core, m, "it has not come back, and its process is gone",
-                    core->now_us - m->seen_us);
-    if (m->state != MEMBER_LOST)
-        return;
-    m->gone = true;
-    core_log(core, CORE_INFO, &core->jobs[m->job],
-             core_say(core, "%s is gone: nobody listens at %s", core_member_name(core, m),
-                      m->address));
-    core->jobs[m->job].waiting_due = true;
+    member_gone(core, m, "nobody listens at");
     job_try(core, &core->jobs[m->job]);
 }
 
