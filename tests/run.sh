@@ -18,6 +18,9 @@ unit     | quick full soak | 3  | part_ctest asan unit
 sim      | quick full      | 6  | part_ctest asan sim
 daemon   | full soak       | 3  | part_python tests/integration/test_daemon.py
 net      | full soak       | 8  | part_python tests/integration/test_net.py
+detect   | full            | 5  | part_python tests/integration/test_detection.py
+pains    | full            | 4  | part_python tests/integration/test_pains.py
+chaos    | full            | 6  | part_python tests/chaos/chaos.py --seeds 4
 simhours | full            | 6  | part_ctest asan simhours
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
@@ -26,6 +29,8 @@ tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
 histories| soak            | 240| part_python tests/integration/histories.py --all
 simsoak  | soak            | 240| part_sim_soak
+chaossoak| soak            | 240| part_python tests/chaos/chaos.py --minutes $soak_minutes --seed $RANDOM
+starve   | soak            | 10 | part_python tests/integration/test_detection.py --long --only nobody
 TABLE
 }
 
