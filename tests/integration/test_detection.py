@@ -177,7 +177,7 @@ def two_that_cannot_reach_each_other_are_told_apart(hosts):
 def five_percent_of_packets_lost_kill_nobody(hosts):
     with Spread(ARGS.bin, hosts) as cluster:
         cluster.start()
-        names = start(cluster, 3)
+        names = start(cluster, 3, low=3)
         cut = hosts.lose(1, 5)
         until, at = time.monotonic() + (60 if ARGS.long else 12), newest(cluster, "w0")
         while time.monotonic() < until:
@@ -193,7 +193,7 @@ def five_percent_of_packets_lost_kill_nobody(hosts):
 def a_tenth_of_a_core_kills_nobody(cluster):
     """10 ms of every 100: SIGSTOP and SIGCONT, as a quota of the scheduler would have it."""
     cluster.coordinator()
-    names = start(cluster, 3)
+    names = start(cluster, 3, low=3)
     until, at = time.monotonic() + (60 if ARGS.long else 15), newest(cluster, "w0")
     while time.monotonic() < until:
         cluster.processes["w1"].send_signal(signal.SIGSTOP)
@@ -210,7 +210,7 @@ def a_tenth_of_a_core_kills_nobody(cluster):
 @test
 def a_coordinator_that_stands_still_accuses_nobody(cluster):
     daemon = cluster.coordinator()
-    names = start(cluster, 3)
+    names = start(cluster, 3, low=3)
     pauses = [0.1, 0.5, 1, 2.6, 4]
     if ARGS.long:
         pauses = [0.1 + 9.9 * i / 19 for i in range(20)]
@@ -236,7 +236,7 @@ def a_coordinator_that_was_away_has_its_members_within_a_second(cluster):
     """With its state: the same generation, the same members, although it was away longer than any lease."""
     cluster.bin = ARGS.release
     cluster.coordinator()
-    names = start(cluster, 3)
+    names = start(cluster, 3, low=3)
     kill_coordinator(cluster)
     until = time.monotonic() + 8
     while time.monotonic() < until:

@@ -49,7 +49,7 @@ def a_member_dies_when_the_group_has_just_formed(cluster):
     """The same a moment later (PT 150916): told of the generation, it dies before it has connected to anybody."""
     cluster.coordinator()
     for name in ("w0", "w1", "w2"):
-        cluster.worker(name, *endless(), fault="connect:*:1:1")
+        cluster.worker(name, *endless(low=2), fault="connect:*:1:1")
     cluster.wait(lambda: sum(cluster.processes[n].poll() is not None for n in ("w0", "w1", "w2")) == 1, "one to die")
     wait_world(cluster, *[n for n in ("w0", "w1", "w2") if cluster.processes[n].poll() is None])
     judge(cluster, ALONE)
@@ -245,7 +245,7 @@ def a_clock_that_is_set_by_an_hour_ends_no_lease(cluster):
         for name in under:
             del os.environ[name]
     for name in ("w0", "w1", "w2"):
-        cluster.worker(name, *endless(), env=under if name == "w1" else None)
+        cluster.worker(name, *endless(low=3), env=under if name == "w1" else None)
     wait_world(cluster, "w0", "w1", "w2")
     for leaps in (True, False):
         if leaps:
