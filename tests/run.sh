@@ -18,6 +18,9 @@ unit     | quick full soak | 3  | part_ctest asan unit
 sim      | quick full      | 6  | part_ctest asan sim
 daemon   | full soak       | 3  | part_python tests/integration/test_daemon.py
 net      | full soak       | 8  | part_python tests/integration/test_net.py
+detect   | full            | 5  | part_python tests/integration/test_detection.py
+pains    | full            | 4  | part_python tests/integration/test_pains.py
+chaos    | full            | 6  | part_python tests/chaos/chaos.py --seeds 4
 simhours | full            | 6  | part_ctest asan simhours
 quickstart| full soak    | 3  | part_python tests/integration/test_quickstart.py
 fuzz     | full            | 3  | part_fuzz 60
@@ -29,14 +32,16 @@ straggler| full           | 4  | part_python tests/integration/test_straggler.py
 comings  | full soak       | 3  | part_python tests/integration/comings.py
 tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
-histories| soak            | share(2)| part_python tests/integration/histories.py --minutes $(share 2)
+histories| soak            | share(1)| part_python tests/integration/histories.py --minutes $(share 1)
 simsoak  | soak            | share(2)| part_sim_soak
+chaossoak| soak            | share(1)| part_python tests/chaos/chaos.py --minutes $(share 1) --seed $RANDOM
 fuzzsoak | soak            | share(1)| part_fuzz $(($(share 1) * 60))
-starved  | soak           | 6  | part_python tests/integration/test_straggler.py --all
+slowsoak | soak            | 6  | part_python tests/integration/test_straggler.py --all
+deadsoak | soak            | 10 | part_python tests/integration/test_detection.py --long --only nobody
 TABLE
 }
 
-# What MINUTES of a soak run are for: two fifths histories of real processes, two the simulator, one fuzzing.
+# What MINUTES of a soak run are for: two fifths the simulator, one each histories of real processes, chaos, fuzzing.
 share() { # fifths
     echo $((soak_minutes * $1 < 5 ? 1 : soak_minutes * $1 / 5))
 }

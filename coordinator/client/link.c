@@ -11,6 +11,7 @@
 enum {
     WRITE_QUEUE_MAX_BYTES = 1048576, /* a coordinator that does not read for so long is left */
     USER_TIMEOUT_MS = 20000,         /* unacknowledged for so long: the host or the way is gone */
+    SYN_RETRIES = 1,                 /* 3 s; then the next address, or a pause and a new attempt */
     LINGER_MS = 2000,
 };
 
@@ -88,6 +89,17 @@ static void set_user_timeout(const struct link *link)
 
     if (uv_fileno((const uv_handle_t *)&link->tcp, &descriptor) == 0)
         (void)setsockopt(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+}
+
+/* The kernel doubles its pauses between SYNs: after a host was away for a while it would let a
+ * minute pass before the next one. The session's own attempts are never far apart. */
+static void set_syn_retries(const struct link *link)
+{
+    int retries = SYN_RETRIES;
+    uv_os_fd_t descriptor;
+
+    if (uv_fileno((const uv_handle_t *)&link->tcp, &descriptor) == 0)
+        (void)setsockopt(descriptor, IPPROTO_TCP, TCP_SYNCNT, &retries, sizeof retries);
 }
 
 /* ---- reading ---- */
@@ -238,6 +250,7 @@ static void try_next_address(struct carrier *carrier)
         if (link)
             error = uv_tcp_connect(&link->connect, &link->tcp, address->ai_addr, connected);
         if (error == 0) {
+            set_syn_retries(link);
             carrier->link = link;
             carrier->failed = false;
             return;

@@ -6,7 +6,8 @@
  *   2. HELLO is the first frame of every connection, and the only one before WELCOME.
  *   3. Once admitted, a session ends only by REFUSED, GOODBYE or STOP: never by time.
  *   4. A pause is drawn from 0 .. min(cap, base * 2^n), so that a thousand members do not come back
- *      at the same moment (full jitter: Brooker, "Exponential Backoff And Jitter", 2015).
+ *      at the same moment (full jitter: Brooker, "Exponential Backoff And Jitter", 2015). The cap
+ *      of a small group is smaller: a coordinator that is back has its members within a second.
  *   5. A silent coordinator is not left at once: its process may be stopped, and the end of the
  *      connection would be the end of this member there. So silence_timeout_ms is long.
  */
@@ -22,6 +23,8 @@ enum {
     SILENCE_TIMEOUT_MS = 60000,
     BACKOFF_BASE_MS = 100,
     BACKOFF_CAP_MS = 5000,
+    BACKOFF_GROUP_MS = 500, /* of a small group, whose members are known */
+    BACKOFF_MEMBER_MS = 4,  /* and so much for each member of a large one */
     BEAT_MIN_MS = 20,
     BEAT_MAX_MS = 60000,
 };
@@ -152,14 +155,25 @@ static void connect_now(struct session *session, struct session_actions *actions
     (void)session_push(actions, SESSION_CONNECT);
 }
 
+/* The longest pause: as long as it takes to spread those who come back at the same moment. */
+static uint32_t cap_ms(const struct session *session)
+{
+    const struct wire_generation *group = session_roster_held(session);
+    uint32_t group_ms = group ? group->members_count * BACKOFF_MEMBER_MS : BACKOFF_CAP_MS;
+
+    if (group_ms < BACKOFF_GROUP_MS)
+        group_ms = BACKOFF_GROUP_MS;
+    return group_ms < session->config->backoff_cap_ms ? group_ms : session->config->backoff_cap_ms;
+}
+
 /* Full jitter; the exponent stops before it could overflow. */
 static uint64_t pause_us(const struct session *session)
 {
     uint32_t exponent = session->attempts < 20 ? session->attempts : 20;
     uint64_t longest_us = us(session->config->backoff_base_ms) << exponent;
 
-    if (longest_us > us(session->config->backoff_cap_ms))
-        longest_us = us(session->config->backoff_cap_ms);
+    if (longest_us > us(cap_ms(session)))
+        longest_us = us(cap_ms(session));
     return session->random % (longest_us + 1);
 }
 

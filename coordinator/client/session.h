@@ -67,7 +67,7 @@ struct session_config {
     uint32_t greeting_timeout_ms; /* for TCP connect and for the answer to HELLO, each */
     uint32_t silence_timeout_ms;  /* attached but not one frame for so long: connect anew */
     uint32_t backoff_base_ms;     /* full jitter: 0 .. min(cap, base * 2^n) */
-    uint32_t backoff_cap_ms;      /* the longest pause */
+    uint32_t backoff_cap_ms;      /* the longest pause; a small group has a shorter one */
 };
 
 /* The defaults of the times above; the rest is zero or "". */

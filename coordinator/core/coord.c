@@ -33,6 +33,7 @@ static void on_goodbye(struct core *core, struct member *m, const struct core_me
         m->gone = true;
     } else {
         job->group_left += participant;
+        job->waiting_due = true;
         member_free(core, m);
     }
     if (participant)
@@ -130,13 +131,9 @@ static void on_probed(struct core *core, uint64_t probe, bool gone)
     if (index >= core->limits.members || !gone)
         return;
     m = &core->members[index];
-    if (m->state != MEMBER_LOST || m->order != (uint32_t)(probe >> 32))
+    if (m->state == MEMBER_FREE || m->conn != 0 || m->order != (uint32_t)(probe >> 32))
         return;
-    m->gone = true;
-    core_log(core, CORE_INFO, &core->jobs[m->job],
-             core_say(core, "%s is gone: nobody listens at %s", core_member_name(core, m),
-                      m->address));
-    core->jobs[m->job].waiting_due = true;
+    member_gone(core, m, "nobody listens at");
     job_try(core, &core->jobs[m->job]);
 }
 

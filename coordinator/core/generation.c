@@ -473,12 +473,14 @@ void generation_over(struct core *core, struct job *job, const char *reason, uin
     assert(job->state == CORE_JOB_RUNNING);
     count_recovery(core, job); /* the one before, if its last phase was never told of */
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        m->accused = 0; /* reports end with their generation */
         if (m->kind != CORE_WORKER || m->conn == 0)
             continue;
         if (m->state == MEMBER_RUNNING && (m->in_generation || m->in_plan))
             m->report_us = core->now_us;
         core_list_add(core, m->conn);
     }
+    job->weigh_us = 0;
     job->over_us = core->now_us;
     job->last_us[CORE_RECOVERY_PUSH] = 0;
     job->last_us[CORE_RECOVERY_DETECT] = detect_us;

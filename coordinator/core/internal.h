@@ -55,7 +55,7 @@ struct member {
     enum core_phase phase;
     float loss, samples_per_s;
     bool suspect;
-    uint32_t accused;             /* times by a peer, in this pair window */
+    uint32_t accused;             /* times by a peer, in this generation */
     uint64_t accused_us;          /* a peer saw its data connection end; 0 = none did */
     uint64_t accused_in;          /* newest generation in which one did */
     uint32_t hash_accused;        /* times by the word of the step, in this generation */
@@ -135,6 +135,7 @@ struct job {
     bool waiting_due;
     uint64_t over_us;             /* when the last generation ended */
     uint64_t pair_us;             /* last regroup because of a data plane failure, 0 = none */
+    uint64_t weigh_us;            /* since when peers' reports are gathered; 0 = they are not */
     uint64_t last_us[CORE_RECOVERY_COUNT]; /* phases of the last recovery */
     struct core_histogram histograms[CORE_RECOVERY_COUNT];
     uint64_t recoveries;
@@ -231,6 +232,8 @@ bool cooling_holds(const struct core *core, const struct job *job, const struct 
 void job_try(struct core *core, struct job *job);
 void job_tell_waiting(struct core *core, struct job *job);
 void job_rank(struct core *core, struct job *job, uint32_t world);
+void member_probe(struct core *core, struct member *m);
+void member_gone(struct core *core, struct member *m, const char *why);
 
 /* ---- generation.c ---------------------------------------------------------------------------- */
 void generation_form(struct core *core, struct job *job, uint32_t world, uint64_t step);

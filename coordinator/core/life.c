@@ -70,6 +70,7 @@ void member_lost(struct core *core, struct member *m, const char *why, uint64_t 
 
     barrier_leave(core, m);
     member_set_conn(core, m, 0);
+    job->waiting_due = true; /* one more is missing */
     if (!member) {
         core_log(core, CORE_INFO, job, text);
         member_free(core, m);
@@ -79,7 +80,6 @@ void member_lost(struct core *core, struct member *m, const char *why, uint64_t 
     m->suspect = false;
     m->report_us = 0;
     m->probe_us = 0;
-    job->waiting_due = true;
     cooling_lost(core, job, m);
     if (job->state == CORE_JOB_RUNNING) {
         generation_over(core, job, text, detect_us);
@@ -163,11 +163,18 @@ void life_new_world(struct job *job, uint32_t world)
     job->timed = false;
 }
 
+/* After an absence of the coordinator mail is read before the next tick, and nobody knows when it
+ * came. */
+static bool mail_is_old(const struct core *core)
+{
+    return core->now_us > core->tick_us + GAP_US;
+}
+
 /* Only a step that was seen to begin and to end is measured, and none while mail is read that is
  * old. */
 static void note_speed(const struct core *core, struct job *job, uint64_t step)
 {
-    bool old_mail = core->now_us > core->tick_us + GAP_US;
+    bool old_mail = mail_is_old(core);
     uint64_t each_us;
 
     if (job->timed && step <= job->timed_step)
@@ -209,18 +216,14 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
 
 /* ---- what peers say ------------------------------------------------------------------------- */
 
-/* Both ends of a broken data connection still answer: once they get another chance, then one of
- * them goes. */
+/* Both ends of a broken data connection still answer: once they get another chance. The next time
+ * one of them goes, but whose end is broken, or on which side of a cut more of the group are, the
+ * reports of all show, and not the first of them. */
 static void judge_pair(struct core *core, struct job *job, struct member *accuser,
                        struct member *accused, const char *text)
 {
-    struct member *out = accused;
-
     if (job->pair_us == 0 ||
         core->now_us > job->pair_us + (uint64_t)core->times.pair_ms * 1000) {
-        for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
-            m->accused = 0;
-        accused->accused = 1;
         job->pair_us = core->now_us;
         generation_over(core, job,
                         core_say(core, "no data between %s and %s: %s",
@@ -229,11 +232,27 @@ static void judge_pair(struct core *core, struct job *job, struct member *accuse
         return;
     }
     accused->accused++;
-    if (accuser->accused > accused->accused ||
-        (accuser->accused == accused->accused && accuser->rank > accused->rank))
-        out = accuser;
+    job->weigh_us = job->weigh_us != 0 ? job->weigh_us : core->now_us;
+}
+
+/* All who miss somebody have said so by now. */
+static void weigh_reports(struct core *core, struct job *job)
+{
+    struct member *out = NULL;
+    uint32_t reports;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->accused > 0 && m->state == MEMBER_RUNNING &&
+            (out == NULL || m->accused > out->accused ||
+             (m->accused == out->accused && m->rank > out->rank)))
+            out = m;
+    job->weigh_us = 0;
     job->pair_us = core->now_us;
-    evict(core, out, core_say(core, "unreachable on the data plane: %s", text), 0);
+    if (out == NULL)
+        return;
+    reports = out->accused;
+    evict(core, out, core_say(core, "unreachable on the data plane: %u report%s against it",
+                              reports, reports == 1 ? "" : "s"), 0);
 }
 
 void on_peer_lost(struct core *core, struct member *m, const struct core_message *message)
@@ -261,7 +280,8 @@ void on_peer_lost(struct core *core, struct member *m, const struct core_message
      * better. One that is not here (yet, after a restart) may come back and know nothing of it. */
     if (accused->conn == 0 ||
         (message->peer_lost.why == CORE_LOST_CLOSED &&
-         core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000)) {
+         (mail_is_old(core) ||
+          core->now_us < accused->seen_us + (uint64_t)core->times.beat_ms * 2000))) {
         accused->accused_us = accused->accused_us != 0 ? accused->accused_us : core->now_us;
         if (message->generation > accused->accused_in)
             accused->accused_in = message->generation;
@@ -319,6 +339,14 @@ static uint64_t lease_us(const struct core *core, const struct member *m, uint32
     return lease_ms * 1000;
 }
 
+/* One that is known from the store or a roster only, while others wait for it: if it died while the
+ * coordinator was away, its address knows it before its lease does. */
+static bool missed(const struct job *job, const struct member *m)
+{
+    return m->conn == 0 && m->state == MEMBER_RUNNING &&
+           (m->accused_us != 0 || job->state == CORE_JOB_REGROUPING);
+}
+
 /* One member at a tick. `patience`: more beats that everybody gets this time. */
 static void judge_member(struct core *core, struct job *job, struct member *m, bool others_wait,
                          uint32_t patience)
@@ -328,6 +356,11 @@ static void judge_member(struct core *core, struct job *job, struct member *m, b
 
     if (m->state == MEMBER_LOST || m->released)
         return;
+    if (missed(job, m)) {
+        member_probe(core, m);
+        if (m->state != MEMBER_RUNNING)
+            return;
+    }
     if (silent_us > lease_us(core, m, patience)) {
         evict_silent(core, m, silent_us);
     } else if (m->accused_us != 0 && core->now_us > m->accused_us + 2 * beat_us) {
@@ -406,6 +439,8 @@ static void tick_job(struct core *core, struct job *job)
         if (core->actions->count + 16 > CORE_ACTIONS_MAX)
             return; /* the rest at the next tick */
     }
+    if (job->weigh_us != 0 && core->now_us >= job->weigh_us + (uint64_t)core->times.beat_ms * 2000)
+        weigh_reports(core, job);
 }
 
 /* Nobody is there and nothing was ever formed: whoever comes next brings his own terms. */

@@ -313,21 +313,57 @@ static void try_plan(struct core *core, struct job *job)
 
 /* ---- probes and words of waiting ------------------------------------------------------------ */
 
+/* A worker that is here listens at its address, on its host: who did so before is gone. */
+static bool replaced(const struct core *core, const struct member *m)
+{
+    for (struct member *o = member_first(core, &core->jobs[m->job]); o != NULL;
+         o = member_next(core, o))
+        if (o != m && o->kind == CORE_WORKER && o->conn != 0 && strcmp(o->host, m->host) == 0 &&
+            strcmp(o->address, m->address) == 0)
+            return true;
+    return false;
+}
+
+/* Proven: its process does not live any more. */
+void member_gone(struct core *core, struct member *m, const char *why)
+{
+    struct job *job = &core->jobs[m->job];
+
+    if (m->state == MEMBER_RUNNING)
+        member_lost(core, m, "it has not come back, and its process is gone",
+                    core->now_us - m->seen_us);
+    if (m->state != MEMBER_LOST)
+        return;
+    m->gone = true;
+    core_log(core, CORE_INFO, job,
+             core_say(core, "%s is gone: %s %s", core_member_name(core, m), why, m->address));
+    job->waiting_due = true;
+}
+
+/* Asks whether anybody listens at the member's address; not all the time. */
+void member_probe(struct core *core, struct member *m)
+{
+    struct core_action *action;
+
+    if (m->address[0] != '\0' && replaced(core, m)) {
+        member_gone(core, m, "another listens at");
+        return;
+    }
+
+    if (m->address[0] == '\0' || core->actions->count + 8 > CORE_ACTIONS_MAX ||
+        core->now_us < m->probe_us + (uint64_t)core->times.probe_ms * 1000)
+        return;
+    m->probe_us = core->now_us;
+    action = core_act(core, CORE_ACTION_PROBE);
+    action->probe = (uint64_t)m->order << 32 | member_index(core, m);
+    action->text = m->address;
+}
+
 static void probe_missing(struct core *core, struct job *job)
 {
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        struct core_action *action;
-
-        if (m->state != MEMBER_LOST || m->gone || m->address[0] == '\0' ||
-            core->now_us < m->probe_us + (uint64_t)core->times.probe_ms * 1000)
-            continue;
-        if (core->actions->count + 8 > CORE_ACTIONS_MAX)
-            return;
-        m->probe_us = core->now_us;
-        action = core_act(core, CORE_ACTION_PROBE);
-        action->probe = (uint64_t)m->order << 32 | member_index(core, m);
-        action->text = m->address;
-    }
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->state == MEMBER_LOST && !m->gone)
+            member_probe(core, m);
 }
 
 static const char *waiting_text(struct core *core, struct job *job, const struct census *c)

@@ -53,6 +53,10 @@ class Cluster:
         self.processes[name] = process
         return process
 
+    def beside_coordinator(self, argv):
+        """The command, to be run where the coordinator runs."""
+        return argv
+
     def coordinator(self, *options, listen="127.0.0.1:0", state="state"):
         process = self.spawn("coordinator", [
             os.path.join(self.bin, "muster-coordinator"), "--listen", listen, "--http",

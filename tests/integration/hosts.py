@@ -5,8 +5,8 @@
         hosts.argv(1, [...])                the command in namespace 1
         hosts.drop(1, 2)                    packets between 1 and 2 get lost silently
         hosts.drop(1)                       all of 1's
-        hosts.lose(1, 5)                    5 % of 1's, at random
-        hosts.heal()
+        cut = hosts.lose(1, 5)              5 % of 1's, at random
+        hosts.heal(cut), hosts.heal()       one of these, or all
 """
 import os
 import shutil
@@ -22,6 +22,7 @@ class Hosts:
 
     def __init__(self, count):
         self.count, self.name = count, f"m{os.getpid() % 100000}"
+        self.cuts, self.made = {}, 0  # table -> the host that has it
 
     @staticmethod
     def usable():
@@ -80,29 +81,38 @@ class Hosts:
 
     def drop(self, one, other=None, port=None):
         """Packets of `one` to and from `other` (or all; or to that TCP port of `one`) are lost without a word."""
-        rules = ["add table inet cut", "add chain inet cut in { type filter hook input priority 0; }",
-                 "add chain inet cut out { type filter hook output priority 0; }"]
         if port is not None:
-            rules.append(f"add rule inet cut in iifname eth0 tcp dport {port} drop")
-        elif other is None:
-            rules += ["add rule inet cut in iifname eth0 drop", "add rule inet cut out oifname eth0 drop"]
-        else:
-            for family, version in (("ip", 4), ("ip6", 6)):
-                rules.append(f"add rule inet cut in {family} saddr {self.address(other, version)} drop")
-                rules.append(f"add rule inet cut out {family} daddr {self.address(other, version)} drop")
-        for rule in rules:
-            self.inside(one, "nft", *rule.replace("{", "{ ").split())
+            return self._cut(one, [f"in iifname eth0 tcp dport {port} drop"])
+        if other is None:
+            return self._cut(one, ["in iifname eth0 drop", "out oifname eth0 drop"])
+        return self._cut(one, [f"{chain} {family} {whose} {self.address(other, version)} drop"
+                               for family, version in (("ip", 4), ("ip6", 6))
+                               for chain, whose in (("in", "saddr"), ("out", "daddr"))])
 
     def lose(self, one, percent):
         """So many of the packets that come to or leave `one` are lost, at random."""
-        for rule in ("add table inet loss", "add chain inet loss in { type filter hook input priority 0; }",
-                     "add chain inet loss out { type filter hook output priority 0; }",
-                     f"add rule inet loss in iifname eth0 numgen random mod 100 < {percent} drop",
-                     f"add rule inet loss out oifname eth0 numgen random mod 100 < {percent} drop"):
-            self.inside(one, "nft", *rule.replace("{", "{ ").split())
+        dice = f"numgen random mod 100 < {percent} drop"
+        return self._cut(one, [f"in iifname eth0 {dice}", f"out oifname eth0 {dice}"])
 
-    def heal(self):
-        for i in range(self.count):
-            for table in ("cut", "loss"):
-                subprocess.run(self.argv(i, ["nft", "delete", "table", "inet", table]), stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+    def _cut(self, one, rules):
+        """The cut, for heal(). Each has a table of its own, so that they can overlap."""
+        self.made += 1
+        table = f"cut{self.made}"
+        words = [f"add table inet {table}",
+                 *(f"add chain inet {table} {chain} {{ type filter hook {hook} priority 0; }}"
+                   for chain, hook in (("in", "input"), ("out", "output"))),
+                 *(f"add rule inet {table} {rule}" for rule in rules)]
+        self._nft(one, "\n".join(words), check=True)
+        self.cuts[table] = one
+        return table
+
+    def heal(self, cut=None):
+        """That cut, or all."""
+        for table in [cut] if cut else list(self.cuts):
+            one = self.cuts.pop(table, None)
+            if one is not None:
+                self._nft(one, f"delete table inet {table}", check=False)
+
+    def _nft(self, one, words, check):
+        subprocess.run(self.argv(one, ["nft", "-f", "-"]), input=words + "\n", text=True, check=check,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -4,7 +4,6 @@ over IPv4 and IPv6 with cuts between them. Where a job goes on, its bits are tho
 
 usage: test_net.py --bin FOLDER [--release FOLDER] [--only TEXT]
 """
-import argparse
 import json
 import os
 import signal
@@ -13,12 +12,11 @@ import struct
 import subprocess
 import sys
 import time
-import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import checker  # noqa: E402
-from cluster import Cluster, Failure  # noqa: E402
-from hosts import Hosts  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from trial import Spread, arguments, expect, expect_words, job, muster, run_tests  # noqa: E402
 
 SAMPLES = 2000
 TESTS = []
@@ -53,28 +51,6 @@ def judge(cluster, survivors, epochs=2):
     wrong = checker.check_history(list(cluster.logs.values()), undisturbed(cluster, epochs), SAMPLES,
                                   [cluster.logs[name] for name in survivors])
     expect(not wrong, "; ".join(wrong[:5]), cluster)
-
-
-def expect(holds, what, cluster=None):
-    if not holds:
-        raise Failure(what + ("\n" + cluster.all_words() if cluster else ""))
-
-
-def expect_words(cluster, name, *words):
-    said = cluster.words(name, 400)
-    for word in words:
-        expect(word in said, f"{name} does not say '{word}'", cluster)
-
-
-def muster(cluster, *words):
-    done = subprocess.run([os.path.join(cluster.bin, "muster"), *words], capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout, done.stderr
-
-
-def job(cluster):
-    code, out, err = muster(cluster, "status", "--json", "--http", cluster.http)
-    expect(code == 0, "muster status: " + err, cluster)
-    return json.loads(out)["jobs"][0]
 
 
 # ---- start-up and refusals ---------------------------------------------------------------------------
@@ -264,27 +240,6 @@ def strangers_on_the_data_port_disturb_nobody(cluster):
 
 # ---- three hosts ---------------------------------------------------------------------------------------
 
-class Spread(Cluster):
-    """A cluster on hosts: the coordinator on host 0, workers where they are put."""
-
-    def __init__(self, bin_folder, hosts, version=4):
-        super().__init__(bin_folder)
-        self.hosts, self.version, self.at = hosts, version, 0
-
-    def spawn(self, name, argv, env=None, stdout=None):
-        return super().spawn(name, self.hosts.argv(self.at, argv), env, stdout)
-
-    def start(self):
-        address = self.hosts.address(0, self.version)
-        address = f"[{address}]:7070" if self.version == 6 else f"{address}:7070"
-        self.at = 0
-        self.coordinator("--insecure", listen=address)
-
-    def put(self, host, name, *options):
-        self.at = host
-        self.worker(name, "--node", f"host{host}", *options)
-
-
 @test
 def three_hosts_over_ipv4_lose_one_and_get_another(hosts, version=4):
     with Spread(BIN, hosts, version) as cluster:
@@ -305,44 +260,6 @@ def three_hosts_over_ipv4_lose_one_and_get_another(hosts, version=4):
 @test
 def three_hosts_over_ipv6_lose_one_and_get_another(hosts):
     three_hosts_over_ipv4_lose_one_and_get_another(hosts, 6)
-
-
-@test
-def a_host_that_falls_silent_is_left_behind(hosts):
-    """Its link is cut without a word. The others are at work again within seconds; it harms nothing."""
-    with Spread(BIN, hosts) as cluster:
-        cluster.start()
-        for i in range(3):
-            cluster.put(i, f"w{i}", *common(40))
-        cluster.wait_steps("w0", 8)
-        begin = time.monotonic()
-        hosts.drop(2)
-        at = len(cluster.events("w0", "step"))
-        cluster.wait(lambda: len(cluster.events("w0", "generation")) >= 2 and
-                     len(cluster.events("w0", "step")) > at + 2, "the others to go on")
-        took = time.monotonic() - begin
-        expect(took < 15, f"they went on after {took:.1f} s", cluster)
-        for name in ("w0", "w1"):
-            cluster.join(name)
-        cluster.processes["w2"].kill()
-        cluster.processes["w2"].wait()
-        expect_words(cluster, "coordinator", "rank 2 on host2", "silent")
-        judge(cluster, ("w0", "w1"), 40)
-
-
-@test
-def two_that_cannot_reach_each_other_are_told_apart(hosts):
-    """The data plane between hosts 1 and 2 is cut, both still answer the coordinator: one goes, the rest goes on."""
-    with Spread(BIN, hosts) as cluster:
-        cluster.start()
-        for i in range(3):
-            cluster.put(i, f"w{i}", *common(40))
-        cluster.wait_steps("w0", 8)
-        hosts.drop(1, 2)
-        codes = [cluster.join(f"w{i}", None) for i in range(3)]
-        expect(codes[0] == 0 and sorted(codes[1:]) == [0, 75], f"ends {codes}", cluster)
-        expect_words(cluster, "coordinator", "rank 1 on host1", "rank 2 on host2", "data")
-        judge(cluster, [f"w{i}" for i in range(3) if codes[i] == 0], 40)
 
 
 @test
@@ -381,32 +298,9 @@ BIN = None
 
 def main():
     global BIN
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--release")
-    parser.add_argument("--only", default="")
-    args = parser.parse_args()
-    BIN = os.path.abspath(args.bin)
-    counts, unusable = {"passed": 0, "failed": 0, "skipped": 0}, Hosts.usable()
-    for function in TESTS:
-        name, on_hosts = function.__name__, "hosts" in function.__code__.co_varnames[:1]
-        if args.only not in name:
-            continue
-        if on_hosts and unusable:
-            print(f"skip {name}: {unusable}")
-            counts["skipped"] += 1
-            continue
-        begin = time.monotonic()
-        try:
-            with Hosts(3) if on_hosts else Cluster(BIN) as place:
-                function(place)
-            print(f"ok {name} ({time.monotonic() - begin:.1f} s)", flush=True)
-            counts["passed"] += 1
-        except Exception as problem:
-            print(f"FAIL {name}: {problem if isinstance(problem, Failure) else traceback.format_exc()}", flush=True)
-            counts["failed"] += 1
-    print("+ {passed} {failed} {skipped}".format(**counts))
-    return counts["failed"] > 0
+    args = arguments()
+    BIN = args.bin
+    return run_tests(TESTS, args)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define SUMMARY                                                                                    \
     "Trains a model as one member of an elastic job: workers may die, hang, leave or arrive at "   \
@@ -34,6 +35,7 @@ int main(int argc, char **argv)
     struct settings settings = {.max = 0};
     struct options options;
     struct error error = {0, ""};
+    bool hung = false;
     int status;
 
     (void)signal(SIGPIPE, SIG_IGN);
@@ -54,9 +56,11 @@ int main(int argc, char **argv)
     if (status == 0)
         status = settings_check(&settings, &options, &error);
     if (status == 0)
-        status = train(&settings, &error);
+        status = train(&settings, &hung, &error);
     if (error.text[0] != '\0')
         (void)fprintf(stderr, "muster-worker: %s\n", error.text);
+    if (hung)
+        _exit(status);
     options_release(&options);
     return status;
 }

@@ -29,13 +29,14 @@ struct pool {
     uv_async_t async;
     uv_mutex_t lock;
     uv_cond_t wake;
-    uv_cond_t entered;
+    uv_cond_t entered; /* a thread has entered, or has left */
     struct queue waiting;
     struct queue ended;
     struct pool_word *words_first;
     struct pool_word **words_last;
     struct pool_setup setup;
     uint32_t thread_count;
+    uint32_t left; /* threads that have ended */
     uint32_t open_tasks;
     bool stopping;
     struct pool_thread threads[POOL_THREADS_MAX];
@@ -103,6 +104,10 @@ static void thread_main(void *argument)
     uv_mutex_unlock(&pool->lock);
     if (pool->setup.leave_cb)
         pool->setup.leave_cb(pool->setup.owner, self->index);
+    uv_mutex_lock(&pool->lock);
+    pool->left++;
+    uv_cond_signal(&pool->entered);
+    uv_mutex_unlock(&pool->lock);
 }
 
 /* On the loop's thread: words first, then ended tasks, each outside the lock. */
@@ -146,12 +151,17 @@ static void on_closed(uv_handle_t *handle)
     free(pool);
 }
 
-static void join_threads(struct pool *pool)
+static void tell_stop(struct pool *pool)
 {
     uv_mutex_lock(&pool->lock);
     pool->stopping = true;
     uv_cond_broadcast(&pool->wake);
     uv_mutex_unlock(&pool->lock);
+}
+
+static void join_threads(struct pool *pool)
+{
+    tell_stop(pool);
     for (uint32_t i = 0; i < pool->thread_count; i++)
         if (pool->threads[i].started)
             uv_thread_join(&pool->threads[i].thread);
@@ -240,6 +250,22 @@ uint32_t pool_threads(const struct pool *pool)
 uint32_t pool_open_tasks(const struct pool *pool)
 {
     return pool->open_tasks;
+}
+
+bool pool_end(struct pool *pool, uint32_t patience_ms)
+{
+    uint64_t until_ns = uv_hrtime() + (uint64_t)patience_ms * 1000000, now_ns;
+    bool ended;
+
+    if (pool == NULL)
+        return true;
+    tell_stop(pool);
+    uv_mutex_lock(&pool->lock);
+    while (pool->left < pool->thread_count && (now_ns = uv_hrtime()) < until_ns)
+        (void)uv_cond_timedwait(&pool->entered, &pool->lock, until_ns - now_ns);
+    ended = pool->left == pool->thread_count;
+    uv_mutex_unlock(&pool->lock);
+    return ended;
 }
 
 void pool_stop(struct pool *pool)

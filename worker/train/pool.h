@@ -6,6 +6,7 @@
  *     pool_post(pool, &task)                                from the loop's thread
  *         -> task.run_cb(task, thread) on one of the threads
  *         -> task.done_cb(task) on the loop's thread
+ *     pool_end(pool, patience_ms)                           perhaps: is anything running for ever?
  *     pool_stop(pool)                                       finishes what runs, drops what waits
  *
  * Tasks are started in the order of their posting. A task belongs to the poster again when done_cb
@@ -60,6 +61,10 @@ uint32_t pool_threads(const struct pool *pool);
 
 /* Tasks posted that are not yet handed back. */
 uint32_t pool_open_tasks(const struct pool *pool);
+
+/* Starts nothing more, and waits for running tasks, so long. False: one of them did not end; then
+ * pool_stop() would wait for it, and what it uses must not be freed. Accepts NULL. */
+bool pool_end(struct pool *pool, uint32_t patience_ms);
 
 /* Waits for running tasks; waiting ones are dropped without done_cb. The loop must still run once
  * more to close the pool's handle. Accepts NULL. */

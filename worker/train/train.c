@@ -23,6 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HUNG_MS 5000 /* a shard that is still being computed then will never end */
+
 /* ---- actions -------------------------------------------------------------------------------- */
 
 static void take_generation_keys(struct trainer *t)
@@ -156,7 +158,7 @@ void trainer_exit(struct trainer *t, int code, const char *text)
         uv_stop(t->loop);
 }
 
-int train(const struct settings *settings, struct error *error)
+int train(const struct settings *settings, bool *hung, struct error *error)
 {
     struct trainer *t = calloc(1, sizeof *t);
     uv_loop_t loop;
@@ -176,6 +178,9 @@ int train(const struct settings *settings, struct error *error)
         error->code = status;
         (void)snprintf(error->text, sizeof error->text, "%s", t->exit_text);
     }
+    *hung = !pool_end(t->pool, HUNG_MS);
+    if (*hung)
+        return status;
     trainer_close(t);
     (void)uv_loop_close(&loop);
     free(t);

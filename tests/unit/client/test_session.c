@@ -165,6 +165,25 @@ static void pauses_are_full_jitter(void **state)
     check_pauses(1);
 }
 
+/* A group of two does not have to spread over five seconds. */
+static void a_small_group_comes_back_soon(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_tell(&bench, WIRE_MODE_FORMED, 5, 55);
+    for (uint32_t i = 0; i < 12; i++) {
+        bench.random = i < 3 ? 0 : 500000;
+        bench_step(&bench, (struct session_event){.type = SESSION_CLOSED, .text = "refused"});
+        assert_int_equal(session_wake_us(&bench.session) - bench.now_us, bench.random);
+        bench_wake_at(&bench, session_wake_us(&bench.session));
+        (void)bench_action(&bench, SESSION_CONNECT);
+    }
+    bench_release(&bench);
+}
+
 /* A welcome makes the next pause short again. */
 static void welcome_resets_the_pauses(void **state)
 {
@@ -564,6 +583,7 @@ int main(void)
         cmocka_unit_test(beats_keep_their_grid),
         cmocka_unit_test(early_wakes_are_harmless),
         cmocka_unit_test(pauses_are_full_jitter),
+        cmocka_unit_test(a_small_group_comes_back_soon),
         cmocka_unit_test(welcome_resets_the_pauses),
         cmocka_unit_test(rosters_do_not_pile_up),
         cmocka_unit_test(gives_up_before_it_was_admitted),

@@ -272,6 +272,11 @@ void bench_wait_ms(struct bench *b, uint32_t ms)
     }
 }
 
+void bench_probed(struct bench *b, uint64_t probe, bool gone)
+{
+    happen(b, (struct core_event){.type = CORE_EVENT_PROBED, .probe = probe, .gone = gone});
+}
+
 const char *bench_command(struct bench *b, enum core_command command, const char *target)
 {
     step(b, (struct core_event){.type = CORE_EVENT_COMMAND, .command = command, .job = "",

@@ -93,6 +93,7 @@ void bench_barrier(struct bench *b, core_conn conn, const char *name, uint64_t s
 /* Time goes on in ticks; everybody who is not silent beats every half second. */
 void bench_wait_ms(struct bench *b, uint32_t ms);
 void bench_tick(struct bench *b);
+void bench_probed(struct bench *b, uint64_t probe, bool gone);
 void bench_store_answers(struct bench *b, bool fails);
 const char *bench_command(struct bench *b, enum core_command command, const char *target);
 

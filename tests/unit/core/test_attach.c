@@ -80,6 +80,71 @@ static void a_damaged_record_is_passed_over(void **state)
     bench_free(b);
 }
 
+/* Two of three come back after a restart, and one of these dies: the third, whom nobody has seen
+ * since, is not waited for as long as a pause between two attempts to connect may be, if its
+ * address says that its process is gone. */
+static void who_died_meanwhile_is_not_waited_for(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 3, 1, 3);
+    bench_restart(b);
+    core_conn first = attach(b, 1, 1, 0), second = attach(b, 2, 1, 0);
+    bench_wait_ms(b, 300);
+    assert_int_equal(b->probe_count, 0); /* nobody misses it yet */
+    bench_end(b, second);
+    bench_report(b, first, 1, 5);
+    bench_tick(b);
+    assert_int_equal(b->probe_count, 1);
+    bench_probed(b, b->probes[0], false);
+    assert_string_equal(bench_state(b, 3), "detached");
+    bench_wait_ms(b, b->times.probe_ms - 100);
+    assert_int_equal(b->probe_count, 0);
+    bench_wait_ms(b, 100);
+    assert_int_equal(b->probe_count, 1);
+    bench_probed(b, b->probes[0], true);
+    assert_int_equal(bench_told(b, first, CORE_GENERATION)->world, 1);
+    bench_free(b);
+}
+
+/* The same when its peers miss it: the end of its data connections and the refusal of its address
+ * are proof enough. */
+static void who_is_missed_by_its_peers_is_asked_for(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 1, 2);
+    bench_restart(b);
+    core_conn first = attach(b, 1, 1, 0);
+    bench_say(b, first, (struct core_message){.type = CORE_PEER_LOST, .generation = 1,
+                                              .peer_lost = {.member_id = {{2}}, .text = "closed",
+                                                            .why = CORE_LOST_CLOSED}});
+    bench_tick(b);
+    assert_int_equal(b->probe_count, 1);
+    bench_probed(b, b->probes[0], true);
+    bench_report(b, first, 1, 5);
+    assert_int_equal(bench_told(b, first, CORE_GENERATION)->world, 1);
+    bench_free(b);
+}
+
+/* One that came back while it was asked for is not lost. */
+static void an_answer_that_comes_too_late_is_nothing(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 3, 1, 3);
+    bench_restart(b);
+    core_conn first = attach(b, 1, 1, 0), second = attach(b, 2, 1, 0);
+    bench_end(b, second);
+    bench_report(b, first, 1, 5);
+    bench_tick(b);
+    uint64_t probe = b->probes[0];
+    (void)attach(b, 3, 1, 0);
+    bench_probed(b, probe, true);
+    assert_string_equal(bench_state(b, 3), "running");
+    bench_free(b);
+}
+
 /* An empty store: the first member that comes brings the whole list, and the others have fresh
  * leases. */
 static void an_empty_store_adopts_the_roster(void **state)
@@ -356,6 +421,9 @@ int main(void)
         cmocka_unit_test(with_the_secret_it_takes_its_place_again),
         cmocka_unit_test(without_it_it_is_refused),
         cmocka_unit_test(a_restart_gives_fresh_leases),
+        cmocka_unit_test(who_died_meanwhile_is_not_waited_for),
+        cmocka_unit_test(who_is_missed_by_its_peers_is_asked_for),
+        cmocka_unit_test(an_answer_that_comes_too_late_is_nothing),
         cmocka_unit_test(a_damaged_record_is_passed_over),
         cmocka_unit_test(an_empty_store_adopts_the_roster),
         cmocka_unit_test(what_was_adopted_is_stored),

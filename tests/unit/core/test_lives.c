@@ -153,8 +153,58 @@ static void a_pair_that_fails_twice_loses_one(void **state)
         bench_entered(b, conn, 2, 0);
     }
     accuse(b, 2, 3, 2);
+    bench_wait_ms(b, 1500);
     assert_int_equal(bench_told(b, 3, CORE_REFUSED)->code, 75);
     assert_non_null(strstr(bench_told(b, 3, CORE_REFUSED)->text, "unreachable"));
+    bench_free(b);
+}
+
+/* Everybody who is in the generation reports and enters it. */
+static void form_again(struct bench *b, uint32_t count, uint64_t generation)
+{
+    for (core_conn conn = 1; conn <= count; conn++) {
+        if (b->members[conn].number != 0) {
+            bench_report(b, conn, generation - 1, 0);
+        }
+    }
+    for (core_conn conn = 1; conn <= count; conn++) {
+        if (b->members[conn].number != 0) {
+            bench_entered(b, conn, generation, 0);
+        }
+    }
+}
+
+/* Two pairs that are cut from each other: the first report is not the verdict, or one of each side
+ * would go, and one of each again, until nobody is left to train. */
+static void a_cut_through_the_middle_leaves_one_half(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 4, 2, 4);
+    accuse(b, 1, 3, 1);
+    form_again(b, 4, 2);
+    accuse(b, 3, 1, 2);
+    for (core_conn low = 1; low <= 2; low++) {
+        for (core_conn high = 3; high <= 4; high++) {
+            accuse(b, low, (uint8_t)high, 2);
+            if (low != 1 || high != 3) {
+                accuse(b, high, (uint8_t)low, 2);
+            }
+        }
+    }
+    assert_int_equal(bench_job(b).generation, 2);
+    bench_wait_ms(b, 1500);
+    assert_int_equal(bench_told(b, 4, CORE_REFUSED)->code, 75);
+    form_again(b, 3, 3);
+    accuse(b, 3, 1, 3);
+    accuse(b, 1, 3, 3);
+    accuse(b, 2, 3, 3);
+    bench_wait_ms(b, 1500);
+    assert_int_equal(bench_told(b, 3, CORE_REFUSED)->code, 75);
+    form_again(b, 2, 4);
+    assert_int_equal(bench_job(b).world, 2);
+    assert_string_equal(bench_state(b, 1), "running");
+    assert_string_equal(bench_state(b, 2), "running");
     bench_free(b);
 }
 
@@ -165,6 +215,25 @@ static void an_accusation_of_another_generation_is_nothing(void **state)
     bench_running(b, 2, 1, 2);
     accuse(b, 1, 2, 9);
     assert_null(bench_told(b, 1, CORE_OVER));
+    bench_free(b);
+}
+
+/* Chaos, seed 2: members were killed while the coordinator was stopped. What their peers said of it
+ * lay before the end of their connections in its mail, and two that could not exchange data were
+ * seen where one had died. */
+static void what_peers_said_meanwhile_waits_for_the_end_of_connections(void **state)
+{
+    struct bench *b = bench_new();
+    struct core_message message = {.type = CORE_PEER_LOST, .generation = 1};
+    (void)state;
+    bench_running(b, 3, 1, 3);
+    b->now_us += 8000000;
+    message.peer_lost = (struct core_peer_lost){
+        .member_id = {{2}}, .why = CORE_LOST_CLOSED, .text = "its data connection ended"};
+    bench_say(b, 1, message);
+    assert_string_equal(bench_job(b).state, "running");
+    bench_end(b, 2);
+    assert_non_null(strstr(bench_job(b).reason, "rank 1 on n2 (n2, pid 2) is lost"));
     bench_free(b);
 }
 
@@ -291,6 +360,8 @@ int main(void)
         cmocka_unit_test(who_owes_what_others_wait_for_is_stalled),
         cmocka_unit_test(waiting_is_never_stalled),
         cmocka_unit_test(a_pair_that_fails_twice_loses_one),
+        cmocka_unit_test(what_peers_said_meanwhile_waits_for_the_end_of_connections),
+        cmocka_unit_test(a_cut_through_the_middle_leaves_one_half),
         cmocka_unit_test(an_accusation_of_another_generation_is_nothing),
         cmocka_unit_test(a_node_that_keeps_failing_cools_down),
         cmocka_unit_test(a_job_that_gets_nowhere_has_failed),

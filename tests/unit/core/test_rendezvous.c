@@ -149,6 +149,41 @@ static void without_a_frozen_member_newcomers_form_nothing(void **state)
     bench_free(b);
 }
 
+/* One who waits is missed as soon as its connection ends. */
+static void who_dies_while_all_gather_is_missed(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    core_conn first = bench_join(b, "n1", 3, 3), second = bench_join(b, "n2", 3, 3);
+    bench_wait_ms(b, 1000);
+    assert_non_null(strstr(bench_told(b, first, CORE_WAITING)->text, "waiting for 1 more"));
+    bench_end(b, second);
+    bench_wait_ms(b, 1000);
+    assert_non_null(strstr(bench_told(b, first, CORE_WAITING)->text, "waiting for 2 more"));
+    bench_free(b);
+}
+
+/* All are dead, and a newcomer listens at the address of one of them: that one is gone, whoever
+ * answers there. */
+static void an_address_of_somebody_else_proves_the_end(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 1, 2);
+    bench_end(b, 1);
+    bench_report(b, 2, 1, 3);
+    bench_entered(b, 2, 2, 3);
+    bench_end(b, 2);
+    core_conn other = bench_join(b, "n3", 1, 2);
+    bench_wait_ms(b, 4000);
+    assert_null(bench_told(b, other, CORE_GENERATION));
+    core_conn same = bench_join(b, "n2", 1, 2);
+    bench_wait_ms(b, 4000);
+    assert_int_equal(bench_told(b, same, CORE_GENERATION)->mode, CORE_FORMED);
+    assert_true(bench_told(b, same, CORE_GENERATION)->generation > 2);
+    bench_free(b);
+}
+
 static void the_first_ones_terms_stand(void **state)
 {
     struct bench *b = bench_new();
@@ -209,6 +244,8 @@ int main(void)
         cmocka_unit_test(the_largest_step_of_a_survivor_is_where_it_goes_on),
         cmocka_unit_test(nothing_is_promised_before_it_is_stored),
         cmocka_unit_test(without_a_frozen_member_newcomers_form_nothing),
+        cmocka_unit_test(who_dies_while_all_gather_is_missed),
+        cmocka_unit_test(an_address_of_somebody_else_proves_the_end),
         cmocka_unit_test(the_first_ones_terms_stand),
         cmocka_unit_test(terms_of_a_job_that_never_began_are_forgotten),
         cmocka_unit_test(another_spec_or_fingerprint_is_refused_with_both_values),

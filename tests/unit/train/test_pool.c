@@ -39,6 +39,7 @@ struct rig {
     struct pool *pool;
     pthread_t loop_thread;
     pthread_mutex_t gate;  /* held by the test: tasks that open it wait */
+    unsigned at_gate;      /* tasks that have come to it */
     pthread_mutex_t lock;  /* of order */
     unsigned order[TASKS]; /* serials as they were run */
     unsigned order_count;  /* of order */
@@ -137,6 +138,7 @@ static void run_gate(struct pool_task *task, uint32_t thread)
     struct rig *rig = ((struct job *)task)->rig;
 
     (void)thread;
+    __atomic_add_fetch(&rig->at_gate, 1, __ATOMIC_RELAXED);
     (void)pthread_mutex_lock(&rig->gate);
     (void)pthread_mutex_unlock(&rig->gate);
 }
@@ -241,6 +243,24 @@ static void stopping_drops_what_waits(void **state)
     rig_close(rig); /* stopping nothing is allowed */
 }
 
+static void one_that_hangs_is_not_waited_for(void **state)
+{
+    struct rig *rig = rig_open(2);
+
+    (void)state;
+    assert_int_equal(pthread_mutex_lock(&rig->gate), 0);
+    job_at(rig, 0)->task.run_cb = run_gate;
+    pool_post(rig->pool, &rig->jobs[0].task);
+    while (__atomic_load_n(&rig->at_gate, __ATOMIC_RELAXED) == 0)
+        (void)sched_yield();
+    assert_false(pool_end(rig->pool, 50));
+    assert_int_equal(pthread_mutex_unlock(&rig->gate), 0);
+    assert_true(pool_end(rig->pool, 60000));
+    assert_int_equal(rig->left[0] + rig->left[1], 2);
+    assert_true(pool_end(NULL, 0));
+    rig_close(rig);
+}
+
 static void what_enter_says_is_returned(void **state)
 {
     struct rig *rig = rig_open(0);
@@ -271,6 +291,7 @@ int main(void)
         cmocka_unit_test(tasks_are_posted_anew_from_their_end),
         cmocka_unit_test(tasks_are_started_in_the_order_of_posting),
         cmocka_unit_test(stopping_drops_what_waits),
+        cmocka_unit_test(one_that_hangs_is_not_waited_for),
         cmocka_unit_test(what_enter_says_is_returned),
     };
 
