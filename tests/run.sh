@@ -21,7 +21,7 @@ net      | full soak       | 8  | part_python tests/integration/test_net.py
 simhours | full            | 6  | part_ctest asan simhours
 worker   | quick full soak | 3  | part_python tests/integration/test_worker.py
 control  | full soak       | 6  | part_ctest asan integration
-history  | full            | 8  | part_python tests/integration/histories.py
+history  | full            | 10 | part_python tests/integration/histories.py
 tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
 histories| soak            | 240| part_python tests/integration/histories.py --all

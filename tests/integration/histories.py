@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Histories with real processes: kills at named fault points, losses of several, joins, leaves, a coordinator
-that dies, everybody killed and resumed at another size. Each must give one chain of params_hash, that of the
-undisturbed run, and every sample once per epoch; the checker (checker.py) reads only the logs.
+that dies, everybody killed and resumed at another size, flipped bits (flips.py). Each must give one chain of
+params_hash, that of the undisturbed run, and every sample once per epoch; the checker (checker.py) reads only the logs.
 
 usage: histories.py --bin FOLDER [--release FOLDER] [--all | --only NAME] [--seed N]
 Needs a build with fault points (MUSTER_FAULTS=ON).
@@ -387,6 +387,7 @@ def resumes_at_another_size(cluster, reference, rng):
 
 
 def stories():
+    import flips  # its rows are made of what is here
     table = {}
     for phase in PHASES:
         for role in ROLES:
@@ -409,6 +410,7 @@ def stories():
     for story in (two_at_once, all_but_one, joiner, grows, joins_from_a_checkpoint, leaves,
                   pauses_and_goes_on, all_leave_and_resume, coordinator_restarts, resumes_at_another_size):
         table[story.__name__.replace("_", " ")] = story
+    table.update(flips.stories())
     return table
 
 

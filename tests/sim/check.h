@@ -61,8 +61,8 @@ struct sim_check {
     uint32_t finished;       /* processes that exited 0 with all steps applied */
     uint64_t lost_told;      /* losses announced */
     bool job_failed;         /* the restart budget was spent */
-    bool corrupted;          /* a bit of some replica was flipped */
-    bool spread;             /* and was copied, or was alone, before a vote: nobody can tell then */
+    bool spread;             /* a flipped bit was copied, or was alone, before anybody could vote on
+                                it: nobody can tell then */
 };
 
 void sim_check_init(struct sim *sim);

@@ -210,7 +210,7 @@ static void on_linger_timer(uv_timer_t *timer)
     struct trainer *t = timer->data;
 
     if (t->session != NULL)
-        (void)muster_goodbye(t->session, EXIT_RETRY, "", GOODBYE_MS);
+        (void)muster_goodbye(t->session, EXIT_RETRY, t->linger_text, GOODBYE_MS);
     trainer_exit(t, EXIT_RETRY, t->linger_text);
 }
 
@@ -221,6 +221,16 @@ void control_linger(struct trainer *t, const struct elastic_action *action)
     (void)snprintf(t->linger_text, sizeof t->linger_text, "%s", action->text);
     report_warning(t, action->text);
     (void)uv_timer_start(&t->linger_timer, on_linger_timer, LINGER_MS, 0);
+}
+
+/* A member that is out-voted: whoever looks after these machines wants to know which. */
+static void warn_of(struct trainer *t, const struct elastic_action *action)
+{
+    char text[ELASTIC_TEXT_BYTES + 100];
+
+    (void)snprintf(text, sizeof text, "rank %u is out-voted in step %llu: %s", action->from,
+                   (unsigned long long)t->elastic.applied, action->text);
+    report_warning(t, text);
 }
 
 void control_say(struct trainer *t, const struct elastic_action *action)
@@ -245,6 +255,8 @@ void control_say(struct trainer *t, const struct elastic_action *action)
         (void)muster_ready(t->session, &p, action->hash);
         break;
     case ELASTIC_DO_SEND_PEER_LOST:
+        if (action->why == ELASTIC_LOST_HASH)
+            warn_of(t, action);
         (void)muster_peer_lost(t->session, &p, action->peer.byte,
                                (enum muster_lost_why)action->why, action->text);
         break;
@@ -256,7 +268,7 @@ void control_say(struct trainer *t, const struct elastic_action *action)
         (void)uv_timer_start(&t->done_timer, on_done_timer, t->settings->connect_timeout_ms, 0);
         break;
     case ELASTIC_DO_GOODBYE:
-        (void)muster_goodbye(t->session, (uint32_t)action->code, "", GOODBYE_MS);
+        (void)muster_goodbye(t->session, (uint32_t)action->code, action->text, GOODBYE_MS);
         break;
     default:
         break;
@@ -276,7 +288,8 @@ static enum muster_phase phase_of(const struct trainer *t)
     case ELASTIC_STATE_COPYING:
         return MUSTER_PHASE_EXCHANGE;
     case ELASTIC_STATE_STEPPING:
-        return elastic_owes(&t->elastic) ? MUSTER_PHASE_COMPUTE : MUSTER_PHASE_EXCHANGE;
+        return elastic_owes(&t->elastic) || inspect_owes(t) ? MUSTER_PHASE_COMPUTE
+                                                            : MUSTER_PHASE_EXCHANGE;
     case ELASTIC_STATE_APPLYING:
         return MUSTER_PHASE_COMPUTE;
     case ELASTIC_STATE_FROZEN:
