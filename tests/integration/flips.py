@@ -202,6 +202,7 @@ def settings_that_differ(cluster, reference, rng):
         cluster.worker(names[-1], "--min", "3", "--max", "3", *common(), *more)
     for name in names:
         cluster.join(name)
+        expect_words(cluster, name, "nothing is audited: rank ")
     expect_chain(cluster, reference, names, EPOCHS * STEPS_PER_EPOCH)
 
 

@@ -23,7 +23,7 @@ STEPS_PER_EPOCH = 16
 EPOCHS = 2
 LONG = 6         # epochs where a newcomer must get in before the end
 # Fault points of a step, in its order; "last" is the exchange of words after the last step.
-PHASES = ("compute", "start", "send", "add", "result", "exchanged", "apply", "applied", "last")
+PHASES = ("compute", "start", "send", "check", "add", "result", "exchanged", "apply", "applied", "last")
 ROLES = {"rank 0": 0, "owner": 1, "last rank": 2}  # of three; each owns a third of every bucket's chunks
 
 

@@ -256,11 +256,29 @@ static void add_chunk(struct trainer *t, const struct exchange *x, uint32_t buck
     }
 }
 
+/* Workers that do not say the same of it audit nothing: told once a generation. */
+static void compare_audits(struct trainer *t, const struct exchange *x)
+{
+    const struct exchange_word *mine = &x->word[x->config.me];
+    char text[160];
+
+    for (uint32_t r = 0; r < x->config.world; r++) {
+        if (x->word[r].audit == mine->audit || t->audit_told == t->elastic.generation.number)
+            continue;
+        t->audit_told = t->elastic.generation.number;
+        (void)snprintf(text, sizeof text,
+                       "nothing is audited: rank %u says --audit %u, this worker (rank %u) %u", r,
+                       x->word[r].audit, x->config.me, mine->audit);
+        report_warning(t, text);
+    }
+}
+
 static void complete(struct trainer *t, const struct exchange *x, uint64_t step)
 {
     struct elastic_event event = trainer_event_of(ELASTIC_EXCHANGED);
 
     fault_point(t, "exchanged", step);
+    compare_audits(t, x);
     exchange_votes(x, &t->votes);
     event.number = t->elastic.generation.number;
     event.nonce = t->elastic.generation.nonce;

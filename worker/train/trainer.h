@@ -170,6 +170,8 @@ struct trainer {
     bool check_again;                        /* but it is asked about a later moment */
     uint64_t *check_hashes;                  /* [state.block_count], its own */
     struct audit_work audit;
+    uint64_t audit_told;                     /* generation for which it was told that --audit is not
+                                                the same everywhere */
 
     /* exchange */
     struct comm *comm;                       /* NULL: alone */
