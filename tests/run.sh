@@ -27,7 +27,7 @@ fuzz     | full            | 3  | part_fuzz 60
 worker   | quick           | 3  | part_worker
 worker   | full soak       | 8  | part_worker --long
 control  | full soak       | 6  | part_ctest asan integration
-history  | full            | 8  | part_python tests/integration/histories.py
+history  | full            | 10 | part_python tests/integration/histories.py
 straggler| full           | 4  | part_python tests/integration/test_straggler.py
 comings  | full soak       | 3  | part_python tests/integration/comings.py
 tsan     | full soak       | 6  | part_tsan

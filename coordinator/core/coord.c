@@ -19,13 +19,13 @@ static void on_goodbye(struct core *core, struct member *m, const struct core_me
 {
     struct job *job = &core->jobs[m->job];
     bool participant = m->kind == CORE_PARTICIPANT;
+    const char *text = message->goodbye.text;
 
     core_log(core, CORE_INFO, job,
              core_say(core, "%s says goodbye (exit %u)%s%s", core_member_name(core, m),
-                      message->goodbye.exit_code, message->goodbye.text[0] ? ": " : "",
-                      message->goodbye.text));
+                      message->goodbye.exit_code, text[0] ? ": " : "", text));
     if ((m->in_generation || m->in_plan) && !m->released && job->state == CORE_JOB_RUNNING) {
-        member_lost(core, m, "it said goodbye before it was released", 0);
+        member_lost(core, m, text[0] ? text : "it said goodbye before it was released", 0);
         m->gone = true;
     } else if (m->state == MEMBER_LOST || m->state == MEMBER_FROZEN) {
         member_set_conn(core, m, 0);

@@ -272,8 +272,9 @@ void on_peer_lost(struct core *core, struct member *m, const struct core_message
     if (message->peer_lost.why == CORE_LOST_HASH) {
         accused->hash_accused++;
         if (accused->hash_accused * 2 > job->world - 1)
-            evict(core, accused, "its parameters were out-voted by the others (corrupt memory?)",
-                  0);
+            evict(core, accused,
+                  core_say(core, "out-voted by the others (corrupt memory?): %s",
+                           message->peer_lost.text), 0);
         return;
     }
     /* A connection that has just ended is seen here too: its closing decides, and names it

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Histories with real processes: kills at named fault points, losses of several, joins, leaves, a coordinator
-that dies, everybody killed and resumed at another size. Each must give one chain of params_hash, that of the
-undisturbed run, and every sample once per epoch; the checker (checker.py) reads only the logs.
+that dies, everybody killed and resumed at another size, flipped bits (flips.py). Each must give one chain of
+params_hash, that of the undisturbed run, and every sample once per epoch; the checker (checker.py) reads only the logs.
 
 usage: histories.py --bin FOLDER [--release FOLDER] [--all | --minutes N] [--only NAME] [--seed N]
 --all: six seeds; --minutes: as many as end in time, a new seed for each round.
@@ -25,7 +25,7 @@ STEPS_PER_EPOCH = 16
 EPOCHS = 2
 LONG = 6         # epochs where a newcomer must get in before the end
 # Fault points of a step, in its order; "last" is the exchange of words after the last step.
-PHASES = ("compute", "start", "send", "add", "result", "exchanged", "apply", "applied", "last")
+PHASES = ("compute", "start", "send", "check", "add", "result", "exchanged", "apply", "applied", "last")
 RECOVERY = ("over", "connect")  # and of a recovery, once one has been lost
 ROLES = {"rank 0": 0, "owner": 1, "last rank": 2}  # of three; each owns a third of every bucket's chunks
 
@@ -419,6 +419,7 @@ def resumes_at_another_size(cluster, reference, rng):
 
 
 def stories():
+    import flips  # its rows are made of what is here
     table = {}
     for phase in PHASES:
         for role in ROLES:
@@ -446,6 +447,7 @@ def stories():
     for story in (two_at_once, all_but_one, joiner, grows, joins_from_a_checkpoint, leaves,
                   pauses_and_goes_on, all_leave_and_resume, coordinator_restarts, resumes_at_another_size):
         table[story.__name__.replace("_", " ")] = story
+    table.update(flips.stories())
     return table
 
 

@@ -13,7 +13,7 @@
     X(STALE_SUMS, "stale-sums", "a sum of the step before is sent once after a regroup")           \
     X(ADD_ORDER, "add-order", "pieces are added as they come, not as the tree says")               \
     X(DOUBLE_SHARD, "double-shard", "a recomputed shard takes the place of its neighbour")         \
-    X(RECORD_GAP, "record-gap", "a joiner misses one record")                                      \
+    X(RECORD_GAP, "record-gap", "a joiner misses half of one record")                              \
     X(OLD_CHECKPOINT, "old-checkpoint", "a torn checkpoint is taken for whole")                    \
     X(BLIND_PROBE, "blind-probe", "silence is taken for the end of a process")                     \
     X(JUDGE_FIRST, "judge-first", "deadlines are judged while the mail is not read")               \
@@ -31,7 +31,9 @@
     X(CHUNK_LABEL, "chunk-label", "parts of the state are sent with the version before theirs")    \
     X(EARLY_SAVED, "early-saved", "a checkpoint is said to be there while it is written")          \
     X(OLD_ADDRESS, "old-address", "who listens at an old address now is taken for who did")        \
-    X(WRONG_LSN, "wrong-lsn", "the store acknowledges a write that is none")
+    X(WRONG_LSN, "wrong-lsn", "the store acknowledges a write that is none")\
+    X(BLIND_CHECK, "blind-check", "parameters are said to be sound without a look at them")        \
+    X(BLIND_AUDIT, "blind-audit", "an owner's hash is not of the sums that it sends")
 
 enum sim_bug {
 #define SIM_BUG_ENUM(name, word, what) SIM_BUG_##name,

@@ -264,7 +264,7 @@ static void check_chain(struct sim *sim, uint32_t worker, uint64_t version, uint
     if (version <= sim->setup.job.steps && hash == sim->check.chain[version]) {
         return;
     }
-    if (sim->check.corrupted) {
+    if (sim->workers[worker].corrupt) {
         sim->check.spread = true;
         sim->over = true;
     } else {
@@ -359,9 +359,11 @@ void sim_check_applied(struct sim *sim, uint32_t worker, uint64_t step)
     }
 }
 
+/* What a corrupt one served is out-voted with the first word. */
 void sim_check_copied(struct sim *sim, uint32_t worker, uint64_t version)
 {
-    check_chain(sim, worker, version, sim->workers[worker].hash, "has copied");
+    if (!sim->workers[worker].corrupt)
+        check_chain(sim, worker, version, sim->workers[worker].hash, "has copied");
 }
 
 void sim_check_reported(struct sim *sim, uint32_t worker, uint64_t version)

@@ -104,7 +104,8 @@ struct sim_check {
     uint64_t left_version;   /* largest version of those who left since somebody went otherwise */
     uint64_t left_us;        /* when the last of them went */
     bool corrupted;          /* a bit of some replica was flipped */
-    bool spread;             /* and was copied, or was alone, before a vote: nobody can tell then */
+    bool spread;             /* a flipped bit was copied, or was alone, before anybody could vote on
+                                 it: nobody can tell then */
 };
 
 void sim_check_init(struct sim *sim);

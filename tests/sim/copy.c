@@ -78,6 +78,7 @@ static void request(struct sim *sim, uint32_t worker, uint32_t from, const struc
     uint64_t values[TOY_CELLS_MAX];
     if (frame->flags == FLAG_STATE && w->version == frame->step && !w->applying) {
         answer.kind = SIM_FRAME_STATE;
+        answer.tainted = w->corrupt;
         serve(sim, worker, from, &answer, w->params);
     } else if (frame->flags == 0 && reduced_is_whole(sim, w, frame->step)) {
         memcpy(values, w->reduced, sizeof values);
@@ -85,6 +86,7 @@ static void request(struct sim *sim, uint32_t worker, uint32_t from, const struc
             values[0] = toy_mix(values[0], 1);
         }
         answer.kind = SIM_FRAME_REDUCED;
+        answer.tainted = w->reduced_corrupt;
         answer.shards = w->reduced_shards[0];
         serve(sim, worker, from, &answer, values);
     } else {
@@ -99,6 +101,7 @@ static void part(struct sim *sim, uint32_t worker, const struct sim_frame *frame
 {
     struct sim_worker *w = &sim->workers[worker];
     struct sim_copy *copy = &w->copy;
+    *(copy->state ? &w->corrupt : &w->reduced_corrupt) = frame->tainted;
     for (uint32_t i = 0; i < frame->cell_count; i++) {
         uint32_t cell = frame->cell_first + i;
         if (copy->state) {
@@ -112,6 +115,10 @@ static void part(struct sim *sim, uint32_t worker, const struct sim_frame *frame
     }
     copy->cells += frame->cell_count;
     if (copy->cells < sim->setup.job.cells) {
+        return;
+    }
+    if (copy->state && sim_device_hash(sim, worker) != frame->value[1]) {
+        copied(sim, worker, false); /* a bit has flipped since its holder hashed it */
         return;
     }
     if (copy->state) {

@@ -1,8 +1,9 @@
 /* The worker's device: shards, updates and checkpoints that take time.
  *
  * Invariants: a shard's value is made of the parameters that its thread read when it began;
- * parameters change only when an update or a copied state is whole; R is tagged cell by cell with
- * the step it is of. */
+ * parameters change only when an update or a copied state is whole, or a bit flips; R is tagged
+ * cell by cell with the step it is of. `hash` is what the update made: flips since then are not in
+ * it. */
 #include "sim/panic.h"
 #include "sim/sim.h"
 
@@ -50,7 +51,8 @@ static void begin_shards(struct sim *sim, uint32_t worker)
             plan_mask_set(&one, shard);
             w->shard_todo = plan_mask_minus(&w->shard_todo, &one);
             *thread = (struct sim_thread){.busy = true, .step = w->shard_step, .shard = shard,
-                                          .hash = w->hash, .serial = thread->serial + 1,
+                                          .hash = sim_device_hash(sim, worker),
+                                          .serial = thread->serial + 1,
                                           .begun_us = proc_now_us(sim, worker)};
             if (w->planted_hash != 0) {
                 thread->hash = w->planted_hash;
@@ -80,8 +82,30 @@ void sim_device_compute(struct sim *sim, uint32_t worker, uint64_t step,
     begin_shards(sim, worker);
 }
 
-static uint64_t value_of(struct sim *sim, struct sim_worker *w, const struct sim_thread *thread)
+uint64_t sim_device_hash(const struct sim *sim, uint32_t worker)
 {
+    return toy_params_hash(&sim->setup.job, sim->workers[worker].params);
+}
+
+/* A shard's value, right or not. */
+uint64_t sim_device_shard(struct sim *sim, uint32_t worker, uint64_t step, uint32_t shard,
+                          uint64_t hash)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    struct plan_mask present = plan_present(&sim->setup.job.shape, step);
+    uint64_t value = toy_shard(&sim->setup.job, step, shard, hash);
+    if (w->sum_flips && w->elastic.generation.world >= 3 &&
+        shard == audit_shard(sim->setup.audit, step, sim->setup.job.shape.shards, &present)) {
+        w->sum_flips = false;
+        w->sum_corrupt = true;
+        value ^= 1;
+    }
+    return value;
+}
+
+static uint64_t value_of(struct sim *sim, uint32_t worker, const struct sim_thread *thread)
+{
+    struct sim_worker *w = &sim->workers[worker];
     uint64_t step = thread->step;
     if (sim->options->bug == SIM_BUG_STALE_SUMS && w->planted > 0 && step > 0) {
         w->planted--;
@@ -92,7 +116,7 @@ static uint64_t value_of(struct sim *sim, struct sim_worker *w, const struct sim
         w->planted--;
         shard ^= 1u;
     }
-    return toy_shard(&sim->setup.job, step, shard, thread->hash);
+    return sim_device_shard(sim, worker, step, shard, thread->hash);
 }
 
 static void shard_done(struct sim *sim, uint32_t worker, uint32_t t)
@@ -103,7 +127,7 @@ static void shard_done(struct sim *sim, uint32_t worker, uint32_t t)
     thread->busy = false;
     pace_shard(&w->pace, done.step, proc_now_us(sim, worker) - done.begun_us);
     if (done.step == w->shard_step && done.step == w->version) {
-        w->shard_value[done.shard] = value_of(sim, w, &done);
+        w->shard_value[done.shard] = value_of(sim, worker, &done);
         plan_mask_set(&w->shard_have, done.shard);
         begin_shards(sim, worker);
         sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_SHARD_DONE,
@@ -122,25 +146,40 @@ void sim_device_new_version(struct sim *sim, uint32_t worker, uint64_t version)
     w->shard_step = version;
     w->shard_have = (struct plan_mask){{0}};
     w->shard_todo = (struct plan_mask){{0}};
-    w->hash = toy_params_hash(&sim->setup.job, w->params);
+    w->hash = sim_device_hash(sim, worker);
+    w->hashed = true;
+    w->auditing = w->audit_have = w->sum_corrupt = false;
+    w->audit_serial++;
 }
 
 /* ---- updates -------------------------------------------------------------------------------- */
 
-void sim_device_apply(struct sim *sim, uint32_t worker, uint64_t step)
+void sim_device_apply(struct sim *sim, uint32_t worker, uint64_t step, bool hashed)
 {
     struct sim_worker *w = &sim->workers[worker];
     SIM_REQUIRE(!w->applying);
     w->applying = true;
     w->apply_step = step;
+    w->apply_hashed = hashed;
     later(sim, worker, SIM_WORK_APPLY, 0, slowed_us(sim, w, sim->setup.apply_us));
+}
+
+static void flip_reduced(struct sim_worker *w)
+{
+    if (w->reduced_flips && w->elastic.generation.world >= 3) {
+        w->reduced_flips = false;
+        w->reduced_corrupt = true;
+        w->reduced[0] ^= 1;
+    }
 }
 
 static void applied(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
     uint64_t step = w->apply_step;
+    bool sum_corrupt = w->sum_corrupt;
     w->applying = false;
+    flip_reduced(w);
     for (uint32_t cell = 0; cell < sim->setup.job.cells; cell++) {
         if (w->reduced_of[cell] != step + 1) {
             sim_fail(sim, SIM_CHECK_SHARDS,
@@ -153,14 +192,18 @@ static void applied(struct sim *sim, uint32_t worker)
     if (w->corrupt_next) {
         w->corrupt_next = false;
         w->corrupt = true;
-        sim->check.corrupted = true;
-        w->params[0] ^= UINT64_C(1) << (step % 64);
+        w->params[0] ^= UINT64_C(1) << (step % TOY_PARAM_BITS);
     }
     sim_device_new_version(sim, worker, step + 1);
+    w->hashed = w->apply_hashed;
+    /* Alone, a wrong sum of one's own is in one's R, and nobody can tell. */
+    w->corrupt |= w->reduced_corrupt || (sum_corrupt && w->elastic.generation.world == 1);
     sim_check_applied(sim, worker, step);
     sim_joiner_applied(sim, worker, step);
-    sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_APPLIED,
-                                                         .version = step + 1, .hash = w->hash});
+    sim_worker_feed(
+        sim, worker,
+        &(struct elastic_event){
+            .type = ELASTIC_APPLIED, .version = step + 1, .hash = w->hash, .hashed = w->hashed});
 }
 
 /* ---- checkpoints ---------------------------------------------------------------------------- */
@@ -258,6 +301,7 @@ const struct sim_checkpoint *sim_device_load(struct sim *sim, uint32_t worker)
         memcpy(w->params, newest->params, sizeof w->params);
     }
     sim_device_new_version(sim, worker, newest != NULL ? newest->version : 0);
+    w->corrupt = newest != NULL && newest->tainted;
     sim_check_loaded(sim, worker, newest);
     return newest;
 }
@@ -271,7 +315,6 @@ static void reloaded(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
     (void)sim_device_load(sim, worker);
-    w->corrupt = false;
     sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_RELOADED,
                                                          .version = w->version, .hash = w->hash});
 }
@@ -309,6 +352,8 @@ void sim_device_work(struct sim *sim, uint32_t worker, enum sim_work work, uint6
     case SIM_WORK_DRAIN:
     case SIM_WORK_UNHEARD:
     case SIM_WORK_LINGER:
+    case SIM_WORK_CHECK:
+    case SIM_WORK_AUDIT:
         break;
     }
 }

@@ -41,7 +41,11 @@
     X(ZOMBIE, "zombie", SIM_W)           /* stopped until the others are in a newer generation */  \
     X(SLOW, "slow", SIM_W)               /* computes slowly */                                     \
     X(CLOCK_STEP, "clock-step", SIM_B)   /* its monotonic clock leaps */                           \
-    X(CORRUPT, "corrupt", SIM_M)         /* a bit of its parameters flips */                       \
+    X(CORRUPT, "corrupt", SIM_M)         /* a bit of its parameters flips with an update */        \
+    X(FLIP, "flip", SIM_M)               /* one flips in memory, after it was hashed */            \
+    X(FLIP_OPTIM, "flip-optimizer", SIM_M) /* one of what its optimizer remembers */               \
+    X(FLIP_REDUCED, "flip-reduced", SIM_M) /* one of its copy of R */                              \
+    X(FLIP_SUM, "flip-sum", SIM_M)       /* one of the sums that an audit looks at */              \
     X(CKPT_TORN, "ckpt-torn", SIM_W)     /* the newest checkpoint is damaged, its writer dies */   \
     X(IMPOSTOR, "impostor", SIM_W)       /* somebody else comes with its identity */               \
     X(LEAVE, "leave", SIM_W)             /* SIGTERM */                                             \

@@ -428,17 +428,48 @@ static bool tear_checkpoint(struct sim *sim, uint32_t target)
     return true;
 }
 
-static bool corrupt(struct sim *sim, uint32_t target)
+static bool any_corrupt(const struct sim *sim)
+{
+    for (uint32_t i = 0; i < sim->member_count; i++) {
+        const struct sim_worker *w = &sim->workers[i];
+        if (w->corrupt || w->corrupt_next || w->reduced_flips || w->reduced_corrupt ||
+            w->sum_flips || w->sum_corrupt) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Its own look at its parameters is still to come, in the exchange that is under way. */
+static bool checks_itself(const struct sim_worker *w)
+{
+    return w->elastic.state == ELASTIC_STATE_STEPPING && w->exchanging && !w->exchange.checked &&
+           (w->exchange.mine_open > 0 || w->exchange.last_held) &&
+           w->exchange.word[w->exchange.config.me].hashed;
+}
+
+/* One bit of one worker, where others can tell which one is right; of the parameters, as long as it
+ * can tell that itself, also where they cannot. With hashes of some versions only, sums may be
+ * wrong until the next one: that is said, and no history to look at. */
+static bool corrupt(struct sim *sim, enum sim_fault fault, uint32_t target)
 {
     struct sim_worker *w = &sim->workers[target];
-    uint32_t alive = 0;
-    for (uint32_t i = 0; i < sim->member_count; i++) {
-        alive += sim->workers[i].corrupt || sim->workers[i].corrupt_next;
+    bool few = w->elastic.generation.world < 3;
+    if (any_corrupt(sim) || sim->setup.hash_every > 1 || w->version == SIM_NO_VERSION ||
+        (few && (fault != SIM_FAULT_FLIP || !checks_itself(w))) ||
+        (fault == SIM_FAULT_FLIP_SUM && sim->setup.audit == 0)) {
+        return false;
     }
-    if (alive > 0 || w->elastic.generation.world < 3) {
-        return false; /* nobody could tell which one is right */
+    sim->check.corrupted = true;
+    w->corrupt_next = fault == SIM_FAULT_CORRUPT;
+    w->reduced_flips = fault == SIM_FAULT_FLIP_REDUCED;
+    w->sum_flips = fault == SIM_FAULT_FLIP_SUM;
+    if (fault == SIM_FAULT_FLIP || fault == SIM_FAULT_FLIP_OPTIM) {
+        uint64_t bit = sim_rng_below(&sim->rng, TOY_PARAM_BITS);
+        bit += fault == SIM_FAULT_FLIP_OPTIM ? TOY_PARAM_BITS : 0;
+        w->params[sim_rng_below(&sim->rng, sim->setup.job.cells)] ^= UINT64_C(1) << bit;
+        w->corrupt = true;
     }
-    w->corrupt_next = true;
     return true;
 }
 
@@ -517,7 +548,11 @@ bool sim_inflict(struct sim *sim, enum sim_fault fault, uint32_t target)
     case SIM_FAULT_CLOCK_STEP:
         return clock_step(sim, target);
     case SIM_FAULT_CORRUPT:
-        return corrupt(sim, target);
+    case SIM_FAULT_FLIP:
+    case SIM_FAULT_FLIP_OPTIM:
+    case SIM_FAULT_FLIP_REDUCED:
+    case SIM_FAULT_FLIP_SUM:
+        return corrupt(sim, fault, target);
     case SIM_FAULT_CKPT_TORN:
         return tear_checkpoint(sim, target);
     case SIM_FAULT_IMPOSTOR:

@@ -29,6 +29,8 @@ struct sim_joiner {
     struct catchup catchup;
     uint64_t version[TOY_CELLS_MAX];
     uint64_t records[CATCHUP_RECORDS_MAX][TOY_CELLS_MAX];
+    uint64_t told_version;         /* the newest version whose hash the source has told */
+    uint64_t told_hash;
     /* a member */
     struct visitor visitors[VISITORS_MAX];
 };
@@ -61,6 +63,8 @@ static void subscribe(struct sim *sim, uint32_t worker)
     bool again = j->whole;
     j->source = SIM_NO_SLOT;
     j->whole = false;
+    j->told_version = SIM_NO_VERSION;
+    w->corrupt = false;
     j->serial++;
     w->version = SIM_NO_VERSION;
     catchup_begin(&j->catchup, j->version, sim->setup.job.cells);
@@ -113,13 +117,19 @@ static void update(struct sim *sim, uint32_t worker)
     for (uint64_t chunk = 0; chunk < j->catchup.chunk_count; chunk++) {
         while (catchup_due(&j->catchup, chunk, &step)) {
             uint64_t reduced = j->records[step % CATCHUP_RECORDS_MAX][chunk];
+            uint64_t next = toy_update(w->params[chunk], step, reduced);
+            /* Planted: the optimizer's half of a cell misses it, which no hash shows. */
             bool skip = sim->options->bug == SIM_BUG_RECORD_GAP && step % 3 == 1 && chunk == 0;
-            w->params[chunk] =
-                skip ? w->params[chunk] : toy_update(w->params[chunk], step, reduced);
+            uint64_t kept = skip ? w->params[chunk] : next;
+            w->params[chunk] = (next & TOY_PARAM_MASK) | (kept & ~TOY_PARAM_MASK);
             catchup_updated(&j->catchup, chunk);
         }
     }
     if (!catchup_whole(&j->catchup, &version, &plan)) {
+        return;
+    }
+    if (j->told_version == version && j->told_hash != sim_device_hash(sim, worker)) {
+        subscribe(sim, worker); /* a bit has flipped since its source hashed it */
         return;
     }
     sim_device_new_version(sim, worker, version);
@@ -143,6 +153,9 @@ static void take_part(struct sim *sim, uint32_t worker, uint32_t from,
         return;
     }
     w->version = SIM_NO_VERSION;
+    w->corrupt |= frame->tainted;
+    j->told_version = frame->step + (frame->kind == SIM_FRAME_RECORD);
+    j->told_hash = frame->value[2];
     if (frame->kind == SIM_FRAME_RECORD) {
         fits = catchup_record(&j->catchup, frame->step, frame->value[1]);
         memcpy(j->records[frame->step % CATCHUP_RECORDS_MAX], cells,
@@ -171,7 +184,8 @@ static void stage(struct sim *sim, uint32_t worker, struct visitor *v)
     uint64_t count = catchup_stage(&v->source, sim->setup.job.cells, budget, &first);
     if (count > 0) {
         struct sim_frame frame = {.kind = SIM_FRAME_CHUNK, .step = w->version,
-                                  .value = {v->serial}, .cell_first = (uint16_t)first,
+                                  .value = {v->serial, 0, w->hash}, .tainted = w->corrupt,
+                                  .cell_first = (uint16_t)first,
                                   .cell_count = (uint16_t)count};
         frame.step -= sim->options->bug == SIM_BUG_CHUNK_LABEL && first > 0 && frame.step > 0;
         (void)sim_mesh_send(sim, worker, v->slot, &frame, &w->params[first]);
@@ -212,7 +226,8 @@ void sim_joiner_applied(struct sim *sim, uint32_t worker, uint64_t step)
     for (uint32_t i = 0; i < VISITORS_MAX; i++) {
         struct visitor *v = &w->joiner->visitors[i];
         struct sim_frame record = {.kind = SIM_FRAME_RECORD, .step = step,
-                                   .value = {v->serial, plan},
+                                   .value = {v->serial, plan, w->hash},
+                                   .tainted = w->reduced_corrupt,
                                    .cell_count = (uint16_t)sim->setup.job.cells};
         if (!v->used) {
             continue;

@@ -36,6 +36,7 @@ enum sim_frame_kind {
     SIM_FRAME_CHUNK,
     SIM_FRAME_RECORD,
     SIM_FRAME_NOTE,
+    SIM_FRAME_AUDIT,
 };
 
 struct sim_frame {
@@ -52,6 +53,7 @@ struct sim_frame {
     uint16_t flags;       /* by kind */
     uint16_t cell_first;  /* of the payload, in its bucket or in the state */
     uint16_t cell_count;
+    bool tainted;         /* a flipped bit may be in it (checkers only) */
 };
 
 struct sim_parcel {

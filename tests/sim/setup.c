@@ -54,6 +54,8 @@ static void draw_job(struct sim *sim, uint32_t workers)
         (uint64_t)shards * 4 * draw(sim, 1, 5) + draw(sim, 1, shards * 4);
     setup->save_every = draw(sim, 0, 4);
     setup->saves = sim_rng_chance(&sim->rng, 800);
+    setup->hash_every = sim_rng_chance(&sim->rng, 850) ? 1 : draw(sim, 2, 5);
+    setup->audit = sim_rng_chance(&sim->rng, 400) ? 0 : draw(sim, 1, 3);
 }
 
 /* From milliseconds to a minute a step. */

@@ -96,6 +96,8 @@ struct sim_setup {
     uint32_t bucket_count;
     uint32_t bucket_cells[4];
     uint64_t save_every;    /* updates between checkpoints */
+    uint32_t hash_every;    /* versions between hashes */
+    uint32_t audit;         /* steps between audits; 0 = none */
     bool saves;
     uint32_t threads;       /* of a worker */
     uint32_t shard_us;      /* mean time of one shard */

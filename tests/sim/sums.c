@@ -84,11 +84,26 @@ static void send_word(struct sim *sim, uint32_t worker)
 {
     const struct exchange *x = &sim->workers[worker].exchange;
     const struct exchange_word *mine = &x->word[x->config.me];
-    struct sim_frame frame = {.kind = SIM_FRAME_WORD, .step = sim->workers[worker].exchange_step,
-                              .value = {mine->plan, mine->hash}};
+    struct sim_frame frame = {.kind = SIM_FRAME_WORD,
+                              .step = sim->workers[worker].exchange_step,
+                              .value = {mine->plan, mine->hash, mine->audit},
+                              .flags = mine->hashed};
     if (sim->options->bug == SIM_BUG_NEWEST_PLAN && x->config.bucket_count > 0) {
         frame.value[0] = sim->check.number_max;
     }
+    for (uint32_t rank = 0; rank < x->config.world; rank++) {
+        if (rank != x->config.me) {
+            send_to(sim, worker, rank, &frame, NULL);
+        }
+    }
+}
+
+static void send_audit(struct sim *sim, uint32_t worker)
+{
+    const struct exchange *x = &sim->workers[worker].exchange;
+    struct sim_frame frame = {.kind = SIM_FRAME_AUDIT,
+                              .step = sim->workers[worker].exchange_step,
+                              .value = {x->audit_hash[x->config.me]}};
     for (uint32_t rank = 0; rank < x->config.world; rank++) {
         if (rank != x->config.me) {
             send_to(sim, worker, rank, &frame, NULL);
@@ -211,6 +226,7 @@ static void complete(struct sim *sim, uint32_t worker)
     w->exchanging = false;
     exchange_votes(&w->exchange, &w->votes);
     if (w->exchange.config.bucket_count > 0 && w->votes.unanimous) {
+        w->reduced_corrupt = false;
         sim_check_sums(sim, worker, w->exchange_step, &w->exchange.config.present);
         sim_check_exchanged(sim, worker, w->exchange_step, w->exchange_number);
     }
@@ -221,9 +237,95 @@ static void complete(struct sim *sim, uint32_t worker)
                                   .plan_min = w->votes.plan_min,
                                   .unanimous = w->votes.unanimous,
                                   .majority = w->votes.majority,
+                                  .hashed = w->votes.hashed,
+                                  .shard_odd = w->votes.shard,
                                   .outvoted = w->votes.outvoted,
                                   .outvoted_count = w->votes.outvoted_count};
     sim_worker_feed(sim, worker, &event);
+}
+
+/* ---- corruption ----------------------------------------------------------------------------- */
+
+static void later(struct sim *sim, uint32_t worker, enum sim_work work, uint64_t value,
+                  uint64_t mean_us)
+{
+    uint64_t took_us = mean_us / 2 + sim_rng_below(&sim->net_rng, mean_us + 1);
+    struct sim_event event = {.at_us = sim->now_us + took_us,
+                              .kind = SIM_EV_WORK,
+                              .target = worker,
+                              .extra = work,
+                              .value = value,
+                              .serial = sim->members[worker].proc.serial};
+    sim_heap_push(&sim->heap, &event);
+}
+
+static void begin_check(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    w->checking = true;
+    later(sim, worker, SIM_WORK_CHECK, ++w->check_serial, sim->setup.shard_us / 20);
+}
+
+static void end_check(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    struct exchange_actions actions = {.count = 0};
+    uint64_t hash = sim->options->bug == SIM_BUG_BLIND_CHECK
+                        ? w->exchange.word[w->exchange.config.me].hash
+                        : sim_device_hash(sim, worker);
+    w->checking = false;
+    if (exchange_checked(&w->exchange, hash, &actions)) {
+        carry_out(sim, worker, &actions);
+    } else {
+        sim_worker_feed(sim, worker,
+                        &(struct elastic_event){.type = ELASTIC_CORRUPT, .step = w->exchange_step});
+    }
+}
+
+/* The hash of the audited shard, if it is asked for and here. */
+static void offer_audit(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    struct exchange *x = &w->exchange;
+    struct exchange_actions actions = {.count = 0};
+    uint32_t shard = x->audit.shard;
+    if (!w->exchanging || shard == AUDIT_NO_SHARD || w->exchange_step != w->shard_step) {
+        return;
+    }
+    if (x->audit.rank[0] != x->config.me && w->audit_have) {
+        (void)exchange_audited(x, w->audit_value, &actions);
+    } else if (x->audit.rank[0] == x->config.me && plan_mask_has(&w->shard_have, shard)) {
+        uint64_t value = w->shard_value[shard];
+        if (sim->options->bug == SIM_BUG_BLIND_AUDIT) {
+            value = toy_shard(&sim->setup.job, w->exchange_step, shard, w->hash);
+        }
+        (void)exchange_audited(x, value, &actions);
+    }
+    carry_out(sim, worker, &actions);
+}
+
+static void begin_audit(struct sim *sim, uint32_t worker, uint32_t shard)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    if (w->exchange.audit.rank[0] != w->exchange.config.me && !w->audit_have && !w->auditing) {
+        w->auditing = true;
+        w->audit_value =
+            sim_device_shard(sim, worker, w->exchange_step, shard, sim_device_hash(sim, worker));
+        later(sim, worker, SIM_WORK_AUDIT, w->audit_serial, sim->setup.shard_us);
+    }
+    offer_audit(sim, worker);
+}
+
+void sim_sums_work(struct sim *sim, uint32_t worker, enum sim_work work, uint64_t value)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    if (work == SIM_WORK_CHECK && w->exchanging && w->checking && value == w->check_serial) {
+        end_check(sim, worker);
+    } else if (work == SIM_WORK_AUDIT && w->auditing && value == w->audit_serial) {
+        w->auditing = false;
+        w->audit_have = true;
+        offer_audit(sim, worker);
+    }
 }
 
 static void carry_out(struct sim *sim, uint32_t worker, struct exchange_actions *actions)
@@ -242,6 +344,15 @@ static void carry_out(struct sim *sim, uint32_t worker, struct exchange_actions 
             break;
         case EXCHANGE_SEND_RESULT:
             send_result(sim, worker, action->bucket);
+            break;
+        case EXCHANGE_CHECK:
+            begin_check(sim, worker);
+            break;
+        case EXCHANGE_AUDIT:
+            begin_audit(sim, worker, action->node);
+            break;
+        case EXCHANGE_SEND_AUDIT:
+            send_audit(sim, worker);
             break;
         case EXCHANGE_COMPLETE:
             complete(sim, worker);
@@ -295,6 +406,7 @@ void sim_sums_shard(struct sim *sim, uint32_t worker)
             offer_node(sim, worker, n);
         }
     }
+    offer_audit(sim, worker);
 }
 
 static void replay_early(struct sim *sim, uint32_t worker)
@@ -318,6 +430,7 @@ void sim_sums_begin(struct sim *sim, uint32_t worker, const struct elastic_actio
     struct sim_worker *w = &sim->workers[worker];
     struct exchange_actions actions = {.count = 0};
     struct exchange_config config = {
+        .step = action->step,
         .world = w->elastic.generation.world,
         .me = w->elastic.rank,
         .shards = sim->setup.job.shape.shards,
@@ -337,7 +450,10 @@ void sim_sums_begin(struct sim *sim, uint32_t worker, const struct elastic_actio
     w->exchanging = true;
     w->exchange_step = action->step;
     w->exchange_number = w->elastic.generation.number;
-    struct exchange_word word = {action->plan, action->hash};
+    struct exchange_word word = {action->plan, 0, action->hashed, sim->setup.audit};
+    if (word.hashed) {
+        word.hash = w->hashed ? w->hash : sim_device_hash(sim, worker);
+    }
     exchange_start(&w->exchange, &word, &actions);
     carry_out(sim, worker, &actions);
     sim_sums_shard(sim, worker);
@@ -347,6 +463,7 @@ void sim_sums_begin(struct sim *sim, uint32_t worker, const struct elastic_actio
 void sim_sums_stop(struct sim *sim, uint32_t worker)
 {
     sim->workers[worker].exchanging = false;
+    sim->workers[worker].checking = false;
     sim_mesh_halt(sim, worker);
 }
 
@@ -462,10 +579,14 @@ void sim_sums_frame(struct sim *sim, uint32_t worker, uint32_t from, const struc
                  worker, from, w->elastic.generation.number);
     } else if (frame->kind == SIM_FRAME_PIECE) {
         take_piece(sim, worker, rank, frame, cells, &actions);
+    } else if (frame->kind == SIM_FRAME_AUDIT) {
+        fault(sim, worker, from, exchange_audit(&w->exchange, rank, frame->value[0], &actions),
+              "hash");
     } else if (frame->kind == SIM_FRAME_RESULT) {
         take_result(sim, worker, rank, frame, cells, &actions);
     } else {
-        struct exchange_word word = {frame->value[0], frame->value[1]};
+        struct exchange_word word = {frame->value[0], frame->value[1], frame->flags != 0,
+                                     (uint32_t)frame->value[2]};
         fault(sim, worker, from, exchange_word(&w->exchange, rank, &word, &actions), "word");
     }
     if (sim->options->bug == SIM_BUG_EARLY_APPLY) {

@@ -15,7 +15,7 @@ uint64_t toy_params_hash(const struct toy_job *job, const uint64_t params[TOY_CE
 {
     uint64_t hash = job->cells;
     for (uint32_t cell = 0; cell < job->cells; cell++) {
-        hash = toy_mix(hash, params[cell]);
+        hash = toy_mix(hash, params[cell] & TOY_PARAM_MASK);
     }
     return hash;
 }

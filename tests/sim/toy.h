@@ -1,7 +1,8 @@
 /* The toy mathematics of a simulated job: numbers that betray every mistake.
  *
- * Parameters are cells of 64 bits. The value of a shard is a hash of (seed, step, shard, all
- * parameters before the step); a node of the canonical tree is hash(left, right), which neither
+ * A cell is 64 bits: the lower half is a parameter, the upper one what the optimizer remembers of
+ * it, which hashes and gradients do not see. The value of a shard is a hash of (seed, step, shard,
+ * all parameters before the step); a node of the canonical tree is hash(left, right), which neither
  * commutes nor associates; an update is cell' = hash(cell, step, reduced), cell by cell, as an
  * optimizer's is. So a shard that is missed, doubled, added in another order or taken from another
  * step changes everything after it, and a part of the parameters can be copied at one version and
@@ -13,7 +14,9 @@
 
 #include <stdint.h>
 
-#define TOY_CELLS_MAX 64u /* of all buckets together */
+#define TOY_CELLS_MAX  64u /* of all buckets together */
+#define TOY_PARAM_BITS 32u
+#define TOY_PARAM_MASK ((UINT64_C(1) << TOY_PARAM_BITS) - 1)
 
 struct toy_job {
     uint64_t seed;

@@ -59,7 +59,8 @@ static enum wire_phase wire_phase_of(const struct sim_worker *w)
     case ELASTIC_STATE_FROZEN:
         return WIRE_PHASE_FROZEN;
     case ELASTIC_STATE_STEPPING:
-        return elastic_owes(&w->elastic) ? WIRE_PHASE_COMPUTE : WIRE_PHASE_EXCHANGE;
+        return elastic_owes(&w->elastic) || w->checking || w->auditing ? WIRE_PHASE_COMPUTE
+                                                                       : WIRE_PHASE_EXCHANGE;
     case ELASTIC_STATE_APPLYING:
         return WIRE_PHASE_COMPUTE;
     case ELASTIC_STATE_PAUSING:
@@ -122,7 +123,7 @@ static void say(struct sim *sim, uint32_t worker, const struct elastic_action *a
         event.type = SESSION_PEER_LOST;
         memcpy(event.peer_lost.member_id.bytes, action->peer.byte, ELASTIC_ID_BYTES);
         event.peer_lost.why = (enum wire_lost_why)action->why;
-        event.peer_lost.text = "";
+        event.peer_lost.text = action->text;
         break;
     case ELASTIC_DO_SEND_LEAVE:
         event.type = SESSION_LEAVE;
@@ -135,7 +136,7 @@ static void say(struct sim *sim, uint32_t worker, const struct elastic_action *a
         break;
     default:
         event.type = SESSION_GOODBYE;
-        event.goodbye = (struct wire_goodbye){(uint32_t)action->code, ""};
+        event.goodbye = (struct wire_goodbye){(uint32_t)action->code, action->text};
         break;
     }
     sim_member_tell(sim, worker, &event);
@@ -216,7 +217,7 @@ static void act(struct sim *sim, uint32_t worker, const struct elastic_action *a
         sim_sums_stop(sim, worker);
         break;
     case ELASTIC_DO_APPLY:
-        sim_device_apply(sim, worker, action->step);
+        sim_device_apply(sim, worker, action->step, action->hashed);
         break;
     case ELASTIC_DO_COPY_REDUCED:
     case ELASTIC_DO_COPY_STATE:
@@ -458,6 +459,7 @@ void sim_worker_frame(struct sim *sim, uint32_t worker, uint32_t from,
     case SIM_FRAME_WORD:
     case SIM_FRAME_PIECE:
     case SIM_FRAME_RESULT:
+    case SIM_FRAME_AUDIT:
         sim_sums_frame(sim, worker, from, frame, cells);
         break;
     case SIM_FRAME_REQUEST:
@@ -521,6 +523,7 @@ void sim_worker_birth(struct sim *sim, uint32_t worker, struct session_config *c
     struct elastic_config machine = {.shape = sim->setup.job.shape,
                                      .steps_total = sim->setup.job.steps,
                                      .save_every = sim->setup.save_every,
+                                     .hash_every = sim->setup.hash_every,
                                      .saves = sim->setup.saves};
     sim_sums_forget(sim, worker);
     reset(w);
@@ -554,6 +557,8 @@ void sim_worker_work(struct sim *sim, uint32_t worker, enum sim_work work, uint6
         if (!w->control && value == w->downs) {
             sim_worker_feed(sim, worker, &(struct elastic_event){.type = ELASTIC_DONE});
         }
+    } else if (work == SIM_WORK_CHECK || work == SIM_WORK_AUDIT) {
+        sim_sums_work(sim, worker, work, value);
     } else {
         sim_device_work(sim, worker, work, value);
     }

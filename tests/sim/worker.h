@@ -37,6 +37,8 @@ enum sim_work {
     SIM_WORK_UNHEARD,   /* finished, and no coordinator for so long; value = how often it was
                            down */
     SIM_WORK_LINGER,    /* the end that was put off has come; value = exit code */
+    SIM_WORK_CHECK,     /* value = serial of the check */
+    SIM_WORK_AUDIT,     /* value = serial of the audited shard */
 };
 
 struct sim_thread {
@@ -51,6 +53,7 @@ struct sim_thread {
 struct sim_checkpoint {
     bool valid;
     bool torn;          /* damaged; a reader that checks sees it */
+    bool tainted;       /* a flipped bit may be in it; nobody sees that */
     uint64_t version;
     uint64_t generation;
     uint64_t hash;
@@ -92,7 +95,13 @@ struct sim_worker {
     uint64_t params[TOY_CELLS_MAX];
     uint64_t hash;                             /* of params */
     uint64_t version;                          /* updates applied to params */
-    bool corrupt_next, corrupt;                /* a bit flips with the next update; has flipped */
+    bool hashed;                               /* hash was made by the update */
+    bool corrupt_next;                         /* a bit flips with the next update */
+    bool corrupt;                              /* a flipped bit may be in params */
+    bool reduced_flips;                        /* a bit of R flips before the next update */
+    bool reduced_corrupt;                      /* a flipped bit may be in R */
+    bool sum_flips;                            /* a bit of the next audited sum */
+    bool sum_corrupt;                          /* one of this version's has */
     uint64_t reduced[TOY_CELLS_MAX];           /* R, cell by cell */
     uint64_t reduced_of[TOY_CELLS_MAX];        /* 1 + step the cell is of; 0 = none */
     uint64_t reduced_shards[TOY_CELLS_MAX];    /* which shards are in it */
@@ -103,6 +112,7 @@ struct sim_worker {
     struct sim_thread threads[SIM_THREADS_MAX];
     bool applying;
     uint64_t apply_step;
+    bool apply_hashed;
     bool evaluating;
     struct sim_checkpoint saves[SIM_SAVES_MAX]; /* being written; valid = in use */
     uint32_t slow_factor;                      /* computes so many times slower */
@@ -119,6 +129,11 @@ struct sim_worker {
     uint64_t piece_shards[SIM_BUCKETS_MAX][PLAN_NODES_MAX];
     uint32_t node_ready;                       /* nodes of mine that were offered */
     uint8_t node_offered[PLAN_NODES_MAX];
+    bool checking;                             /* CHECK was asked for and not answered */
+    uint32_t check_serial;                     /* answers to older ones are void */
+    bool auditing, audit_have;                 /* a shard of another one, of this version */
+    uint32_t audit_serial;                     /* results for older ones are void */
+    uint64_t audit_value;
     struct sim_early *early, *early_last;
     uint32_t slots[SIM_WORLD_MAX];             /* of the generation entered, by rank */
     struct sim_copy copy;
@@ -169,7 +184,10 @@ void sim_worker_feed(struct sim *sim, uint32_t worker, const struct elastic_even
 /* device.c: time, sums, updates, checkpoints */
 void sim_device_compute(struct sim *sim, uint32_t worker, uint64_t step,
                         const struct plan_mask *shards);
-void sim_device_apply(struct sim *sim, uint32_t worker, uint64_t step);
+void sim_device_apply(struct sim *sim, uint32_t worker, uint64_t step, bool hashed);
+uint64_t sim_device_shard(struct sim *sim, uint32_t worker, uint64_t step, uint32_t shard,
+                          uint64_t hash);
+uint64_t sim_device_hash(const struct sim *sim, uint32_t worker); /* of params as they are now */
 void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version, bool last);
 void sim_device_flush(struct sim *sim, uint32_t worker);
 void sim_device_reload(struct sim *sim, uint32_t worker);
@@ -182,6 +200,7 @@ const struct sim_checkpoint *sim_device_load(struct sim *sim, uint32_t worker);
 void sim_sums_begin(struct sim *sim, uint32_t worker, const struct elastic_action *action);
 void sim_sums_stop(struct sim *sim, uint32_t worker);
 void sim_sums_shard(struct sim *sim, uint32_t worker);
+void sim_sums_work(struct sim *sim, uint32_t worker, enum sim_work work, uint64_t value);
 void sim_sums_frame(struct sim *sim, uint32_t worker, uint32_t from, const struct sim_frame *frame,
                     const uint64_t *cells);
 void sim_sums_forget(struct sim *sim, uint32_t worker);

@@ -51,7 +51,7 @@ PROGRAMS = ("coordinator/cli/", "coordinator/server/main.c", "coordinator/base/l
             "coordinator/base/version.c", "worker/train/", "tests/")
 ENDS = ("exit", "_exit", "abort", "printf", "puts", "putchar", "perror")
 MAY_END = {"worker/agent/guardian.c"}  # its children end themselves
-PURE = ("coordinator/core/", "worker/train/elastic", "worker/train/exchange", "worker/train/catchup",
+PURE = ("coordinator/core/", "worker/train/elastic", "worker/train/exchange", "worker/train/catchup", "worker/train/audit",
         "worker/comm/reduce_plan")
 IMPURE = re.compile(r"\b(malloc|calloc|realloc|free|time|clock_gettime|rand|getenv|open|read|write|send|recv)\s*\(")
 PROMISES = re.compile(r"\b(TODO|FIXME|XXX|HACK|stub|placeholder|for now)\b")

@@ -116,7 +116,8 @@ enum comm_loss {
     X(REDUCED, COMM_BULK, "reduced") /* part of R(step) */                                         \
     X(STATE, COMM_BULK, "state")     /* part of parameters and optimizer state at version step */  \
     X(RECORD, COMM_BULK, "record")   /* record of a step (or part), to a joiner */                 \
-    X(NOTE, 4096, "note")            /* answers without bulk: "not here", "done" (value[]) */
+    X(NOTE, 4096, "note")            /* answers without bulk: "not here", "done" (value[]) */      \
+    X(AUDIT, 0, "audit")             /* value[0]: hash of the sums of the step's audited shard */
 
 enum comm_kind {
 #define COMM_KIND_ENUM(name, most, word) COMM_##name,

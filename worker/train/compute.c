@@ -50,8 +50,13 @@ static void on_bucket(void *owner, uint32_t bucket)
     struct bucket_owner *o = owner;
     struct shard_task *s = o->shard;
     struct shard_word *word = &s->words[bucket];
+    const struct model_bucket *range = &s->trainer->state.spec->buckets[bucket];
 
-    if (!sums_ready(&s->trainer->sums, o->stream, s->shard, s->leaf, bucket, &word->top))
+    fault_flip(s->trainer, "sum", s->step, s->leaf + range->offset, range->count);
+    if (s->hashed)
+        inspect_bucket(s, o->stream, bucket);
+    if (s->audit_only ||
+        !sums_ready(&s->trainer->sums, o->stream, s->shard, s->leaf, bucket, &word->top))
         return;
     word->task = s;
     word->word.call_cb = on_word;
@@ -104,25 +109,25 @@ static void task_done(struct shard_task *s)
     t->free_tasks = s;
 }
 
-/* What waited until no shard is worked on is done. */
-static void be_idle(struct trainer *t)
+/* What waited until nobody reads the parameters is done. */
+void compute_go_on(struct trainer *t)
 {
     void (*then)(struct trainer *) = t->when_idle;
 
-    if (t->shards_open > 0 || then == NULL)
+    if (t->shards_open > 0 || t->checks_open > 0 || then == NULL)
         return;
     t->when_idle = NULL;
     then(t);
 }
 
-/* Shard tasks read the parameters and add to the sums of their step. Whatever overwrites either
- * waits until those that run have ended; those that wait do nothing, and of none it is said that it
- * is done. */
+/* Shard tasks read the parameters and add to the sums of their step, checks read the parameters.
+ * Whatever overwrites either waits until those that run have ended; shards that wait do nothing,
+ * and of none it is said that it is done. */
 void compute_when_idle(struct trainer *t, void (*then)(struct trainer *))
 {
     __atomic_store_n(&t->skip_shards, t->shards_open > 0, __ATOMIC_RELEASE);
     t->when_idle = then;
-    be_idle(t);
+    compute_go_on(t);
 }
 
 static void shard_done(struct pool_task *task)
@@ -130,22 +135,26 @@ static void shard_done(struct pool_task *task)
     struct shard_task *s = (struct shard_task *)task;
     struct trainer *t = s->trainer;
     struct elastic_event event = trainer_event_of(ELASTIC_SHARD_DONE);
-    bool computed = s->computed;
+    bool computed = s->computed, own = computed && !s->audit_only, hashed = s->hashed;
 
     event.step = s->step;
     event.shard = s->shard;
     if (computed)
         pace_shard(&t->pace, s->step, s->took_us);
-    else
+    if (!own)
         sums_drop(&t->sums, s->leaf);
+    if (hashed)
+        inspect_shard_done(t, s);
     task_done(s);
     t->shards_open--;
     if (t->when_idle != NULL) {
-        be_idle(t);
+        compute_go_on(t);
         return;
     }
-    if (computed)
+    if (own)
         trainer_event(t, &event);
+    if (computed && hashed)
+        reduce_audited(t);
     control_progress(t);
 }
 
@@ -168,37 +177,53 @@ static struct shard_task *new_task(struct trainer *t)
     return s;
 }
 
+static bool post_shard(struct trainer *t, uint64_t step, uint32_t shard, bool audit_only)
+{
+    struct shard_task *s = new_task(t);
+
+    if (s != NULL)
+        s->leaf = sums_leaf(&t->sums);
+    if (s == NULL || s->leaf == NULL) {
+        trainer_exit(t, EXIT_UNAVAILABLE, "out of memory for a shard's gradient");
+        return false;
+    }
+    s->task.run_cb = run_shard;
+    s->task.done_cb = shard_done;
+    s->trainer = t;
+    s->step = step;
+    s->shard = shard;
+    s->audit_only = audit_only;
+    s->hashed = audit_only || inspect_wants(t, step, shard);
+    t->shards_open++;
+    if (t->settings->log_samples && !audit_only)
+        report_samples(t, step, shard);
+    pool_post(t->pool, &s->task);
+    return true;
+}
+
 void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *shards)
 {
     assert(t->when_idle == NULL);
     t->compute_us = clock_monotonic_us();
     __atomic_store_n(&t->skip_shards, false, __ATOMIC_RELEASE);
+    if (t->shards_open == 0)
+        fault_flip(t, "params", step, state_params(&t->state), t->state.spec->param_count);
     reduce_prepare(t);
     for (uint32_t i = 0; i < t->shape.shards; i++) {
         uint32_t shard = fault_order(t, step, i);
-        struct shard_task *s;
 
-        if (!plan_mask_has(shards, shard))
-            continue;
-        s = new_task(t);
-        if (s != NULL)
-            s->leaf = sums_leaf(&t->sums);
-        if (s == NULL || s->leaf == NULL) {
-            trainer_exit(t, EXIT_UNAVAILABLE, "out of memory for a shard's gradient");
+        if (plan_mask_has(shards, shard) && !post_shard(t, step, shard, false))
             return;
-        }
-        s->task.run_cb = run_shard;
-        s->task.done_cb = shard_done;
-        s->trainer = t;
-        s->step = step;
-        s->shard = shard;
-        t->shards_open++;
-        if (t->settings->log_samples)
-            report_samples(t, step, shard);
-        pool_post(t->pool, &s->task);
     }
     want_samples(t, step, shards);
     control_progress(t);
+}
+
+/* A shard of another member, after those of this one. */
+void compute_audit(struct trainer *t, uint64_t step, uint32_t shard)
+{
+    assert(t->when_idle == NULL);
+    (void)post_shard(t, step, shard, true);
 }
 
 /* ---- the update ----------------------------------------------------------------------------- */
@@ -212,7 +237,7 @@ static void run_update(struct pool_task *task, uint32_t thread)
 
     t->ops->event_wait(t->reduced, stream);
     state_update(&t->state, stream, t->apply_step, t->state.reduced, t->apply_clip, r->first,
-                 r->count, t->state.block_hashes);
+                 r->count, t->apply_hashed ? t->state.block_hashes : NULL);
     t->ops->stream_sync(stream);
 }
 
@@ -227,47 +252,56 @@ static void update_done(struct pool_task *task)
     t->updating = false;
     t->reduced_whole = true;
     t->state.applied = t->apply_step + 1;
-    t->hash = state_hash(&t->state, t->stream);
+    t->hashed = t->apply_hashed;
+    t->hash = t->hashed ? state_hash(&t->state, t->stream) : 0;
     state_metrics(&t->state, t->stream, t->state.reduced, &t->loss, &correct, &real);
     event.version = t->state.applied;
     event.hash = t->hash;
+    event.hashed = t->hashed;
     reduce_applied(t);
     visitors_applied(t, t->elastic.boundary && !t->elastic.plan.pause ? t->elastic.plan.number : 0);
     fault_point(t, "applied", t->apply_step);
     trainer_event(t, &event);
 }
 
-/* Ranges of whole blocks, one per thread. */
-static void apply_now(struct trainer *t)
+uint32_t compute_ranges(struct trainer *t, struct range_task *ranges, uint64_t all,
+                        void (*run_cb)(struct pool_task *task, uint32_t thread),
+                        void (*done_cb)(struct pool_task *task))
 {
-    uint32_t threads = pool_threads(t->pool);
-    uint64_t blocks = t->state.block_count;
+    uint32_t threads = pool_threads(t->pool), open = 0;
 
-    t->updating = true;
-    fault_point(t, "apply", t->apply_step);
-    t->apply_clip = state_clip(&t->state, t->stream, t->state.reduced);
-    t->ops->event_record(t->reduced, t->stream);
-    t->ranges_open = 0;
     for (uint32_t i = 0; i < threads; i++) {
-        struct range_task *r = &t->ranges[i];
+        struct range_task *r = &ranges[i];
 
         r->trainer = t;
-        r->first = blocks * i / threads;
-        r->count = blocks * (i + 1) / threads - r->first;
-        if (r->count == 0)
-            continue;
-        r->task.run_cb = run_update;
-        r->task.done_cb = update_done;
-        t->ranges_open++;
+        r->first = all * i / threads;
+        r->count = all * (i + 1) / threads - r->first;
+        r->task.run_cb = run_cb;
+        r->task.done_cb = done_cb;
+        open += r->count > 0;
     }
     for (uint32_t i = 0; i < threads; i++)
-        if (t->ranges[i].count > 0)
-            pool_post(t->pool, &t->ranges[i].task);
+        if (ranges[i].count > 0)
+            pool_post(t->pool, &ranges[i].task);
+    return open;
 }
 
-void compute_apply(struct trainer *t, uint64_t step)
+static void apply_now(struct trainer *t)
+{
+    t->updating = true;
+    fault_point(t, "apply", t->apply_step);
+    fault_flip(t, "reduced", t->apply_step, t->state.reduced, t->state.spec->param_count);
+    fault_flip(t, "optimizer", t->apply_step, state_params(&t->state) + t->state.spec->param_count,
+               t->state.spec->param_count);
+    t->apply_clip = state_clip(&t->state, t->stream, t->state.reduced);
+    t->ops->event_record(t->reduced, t->stream);
+    t->ranges_open = compute_ranges(t, t->ranges, t->state.block_count, run_update, update_done);
+}
+
+void compute_apply(struct trainer *t, uint64_t step, bool hashed)
 {
     t->apply_step = step;
+    t->apply_hashed = hashed;
     compute_when_idle(t, apply_now);
 }
 
@@ -299,23 +333,7 @@ static void evaluate_done(struct pool_task *task)
 
 void compute_evaluate(struct trainer *t)
 {
-    uint32_t threads = pool_threads(t->pool);
-    uint64_t count = t->mnist.test.count;
-
-    t->ranges_open = 0;
-    for (uint32_t i = 0; i < threads; i++) {
-        struct range_task *r = &t->ranges[i];
-
-        r->trainer = t;
-        r->first = count * i / threads;
-        r->count = count * (i + 1) / threads - r->first;
-        r->task.run_cb = run_evaluate;
-        r->task.done_cb = evaluate_done;
-        t->ranges_open += r->count > 0;
-    }
-    for (uint32_t i = 0; i < threads; i++)
-        if (t->ranges[i].count > 0)
-            pool_post(t->pool, &t->ranges[i].task);
+    t->ranges_open = compute_ranges(t, t->ranges, t->mnist.test.count, run_evaluate, evaluate_done);
 }
 
 /* ---- threads -------------------------------------------------------------------------------- */

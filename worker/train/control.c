@@ -213,7 +213,7 @@ static void on_linger_timer(uv_timer_t *timer)
     struct trainer *t = timer->data;
 
     if (t->session != NULL)
-        (void)muster_goodbye(t->session, EXIT_RETRY, "", GOODBYE_MS);
+        (void)muster_goodbye(t->session, EXIT_RETRY, t->linger_text, GOODBYE_MS);
     trainer_exit(t, EXIT_RETRY, t->linger_text);
 }
 
@@ -242,6 +242,16 @@ static void say_peer_lost(struct trainer *t, const struct elastic_action *action
                            text);
 }
 
+/* A member that is out-voted: whoever looks after these machines wants to know which. */
+static void warn_of(struct trainer *t, const struct elastic_action *action)
+{
+    char text[ELASTIC_TEXT_BYTES + 100];
+
+    (void)snprintf(text, sizeof text, "rank %u is out-voted in step %llu: %s", action->from,
+                   (unsigned long long)t->elastic.applied, action->text);
+    report_warning(t, text);
+}
+
 void control_say(struct trainer *t, const struct elastic_action *action)
 {
     struct muster_position p = position(t, t->elastic.applied);
@@ -264,6 +274,8 @@ void control_say(struct trainer *t, const struct elastic_action *action)
         (void)muster_ready(t->session, &p, action->hash);
         break;
     case ELASTIC_DO_SEND_PEER_LOST:
+        if (action->why == ELASTIC_LOST_HASH)
+            warn_of(t, action);
         say_peer_lost(t, action);
         break;
     case ELASTIC_DO_SEND_LEAVE:
@@ -274,7 +286,7 @@ void control_say(struct trainer *t, const struct elastic_action *action)
         (void)uv_timer_start(&t->done_timer, on_done_timer, t->settings->connect_timeout_ms, 0);
         break;
     case ELASTIC_DO_GOODBYE:
-        (void)muster_goodbye(t->session, (uint32_t)action->code, "", GOODBYE_MS);
+        (void)muster_goodbye(t->session, (uint32_t)action->code, action->text, GOODBYE_MS);
         break;
     default:
         break;
@@ -294,7 +306,8 @@ static enum muster_phase phase_of(const struct trainer *t)
     case ELASTIC_STATE_COPYING:
         return MUSTER_PHASE_EXCHANGE;
     case ELASTIC_STATE_STEPPING:
-        return elastic_owes(&t->elastic) ? MUSTER_PHASE_COMPUTE : MUSTER_PHASE_EXCHANGE;
+        return elastic_owes(&t->elastic) || inspect_owes(t) ? MUSTER_PHASE_COMPUTE
+                                                            : MUSTER_PHASE_EXCHANGE;
     case ELASTIC_STATE_APPLYING:
         return MUSTER_PHASE_COMPUTE;
     case ELASTIC_STATE_FROZEN:

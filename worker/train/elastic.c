@@ -39,8 +39,12 @@ void elastic_leave_for_good(struct elastic *e, struct elastic_actions *actions, 
 {
     struct elastic_action *action;
 
-    if (e->control && !e->config.alone)
-        elastic_act(actions, ELASTIC_DO_GOODBYE)->code = code;
+    if (e->control && !e->config.alone) {
+        action = elastic_act(actions, ELASTIC_DO_GOODBYE);
+        action->code = code;
+        if (code != 0)
+            (void)snprintf(action->text, sizeof action->text, "%s", text);
+    }
     action = elastic_act(actions, ELASTIC_DO_EXIT);
     action->code = code;
     (void)snprintf(action->text, sizeof action->text, "%s", text);
@@ -100,6 +104,15 @@ void elastic_new_version(struct elastic *e, uint64_t version, uint64_t hash)
     e->asked = elastic_none_held();
 }
 
+/* The whole state came from somewhere else: from another member, its records, or a checkpoint. */
+void elastic_new_state(struct elastic *e, uint64_t version, uint64_t hash)
+{
+    elastic_new_version(e, version, hash);
+    e->compared = version;
+    e->has_reduced = false;
+    e->mixed = false;
+}
+
 /* ---- a spare -------------------------------------------------------------------------------- */
 
 /* The record of the last step said that the group entered a plan after it. */
@@ -127,9 +140,7 @@ static void on_caught_up(struct elastic *e, const struct elastic_event *event,
 
     if (e->state != ELASTIC_STATE_SPARE)
         return;
-    elastic_new_version(e, event->version, event->hash);
-    e->has_reduced = false;
-    e->mixed = false;
+    elastic_new_state(e, event->version, event->hash);
     follow_plan(e, event, actions);
     if (e->state != ELASTIC_STATE_SPARE)
         return;
@@ -143,7 +154,7 @@ static void on_record_applied(struct elastic *e, const struct elastic_event *eve
 {
     if (e->state != ELASTIC_STATE_SPARE)
         return;
-    elastic_new_version(e, event->version, event->hash);
+    elastic_new_state(e, event->version, event->hash);
     follow_plan(e, event, actions);
 }
 
@@ -187,6 +198,14 @@ static void on_released(struct elastic *e, struct elastic_actions *actions)
     } else {
         elastic_go(e, actions);
     }
+}
+
+static void on_evaluated(struct elastic *e, struct elastic_actions *actions)
+{
+    e->evaluating = false;
+    e->evaluated = true;
+    if (e->state == ELASTIC_STATE_FINISHING)
+        elastic_finish(e, actions);
 }
 
 static void on_done(struct elastic *e, const struct elastic_event *event,
@@ -249,6 +268,7 @@ void elastic_init(struct elastic *e, const struct elastic_config *config, uint64
     e->rank = ELASTIC_NO_RANK;
     e->applied = applied;
     e->hash = hash;
+    e->compared = applied;
     e->saved = applied;
 }
 
@@ -290,6 +310,9 @@ void elastic_step(struct elastic *e, const struct elastic_event *event,
     case ELASTIC_EXCHANGED:
         elastic_on_exchanged(e, event, actions);
         break;
+    case ELASTIC_CORRUPT:
+        elastic_on_corrupt(e, event, actions);
+        break;
     case ELASTIC_APPLIED:
         elastic_on_applied(e, event, actions);
         break;
@@ -312,10 +335,7 @@ void elastic_step(struct elastic *e, const struct elastic_event *event,
         elastic_on_saved(e, event->version, actions);
         break;
     case ELASTIC_EVALUATED:
-        e->evaluating = false;
-        e->evaluated = true;
-        if (e->state == ELASTIC_STATE_FINISHING)
-            elastic_finish(e, actions);
+        on_evaluated(e, actions);
         break;
     case ELASTIC_STOP:
         on_stop(e, actions);

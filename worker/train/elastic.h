@@ -36,6 +36,7 @@
 #define ELASTIC_ACTIONS_MAX 24
 #define ELASTIC_TEXT_BYTES  200
 #define ELASTIC_NO_RANK     UINT32_MAX
+#define ELASTIC_NO_SHARD    UINT32_MAX
 
 struct elastic_id {
     uint8_t byte[ELASTIC_ID_BYTES];
@@ -64,6 +65,7 @@ struct elastic_config {
     struct plan_shape shape;
     uint64_t steps_total;
     uint64_t save_every;  /* updates between checkpoints; 0 = only the last */
+    uint64_t hash_every;  /* versions whose parameters are hashed; 0 = 1 */
     bool saves;           /* a checkpoint folder was given */
     bool alone;           /* --standalone: no coordinator; nobody waits for DONE */
 };
@@ -89,7 +91,8 @@ enum elastic_lost_why {
     X(PEER_LOST)      /* peer, why */                                                              \
     X(SHARD_DONE)     /* step, shard */                                                            \
     X(EXCHANGED)      /* number, nonce, step, votes */                                             \
-    X(APPLIED)        /* version, hash */                                                          \
+    X(CORRUPT)        /* step: the parameters are not what the word of the step said of them */    \
+    X(APPLIED)        /* version, hash if hashed */                                                \
     X(COPIED)         /* ok; R(version - 1) or the state at version has arrived, or has not */     \
     X(RELOADED)       /* version, hash: answer to RELOAD */                                        \
     X(CAUGHT_UP)      /* version, hash, plan: a spare's whole state is at version; the plan as     \
@@ -119,9 +122,11 @@ struct elastic_event {
     struct elastic_id peer;
     enum elastic_lost_why why;
     bool ok;
-    /* EXCHANGED: what the words said (exchange_votes) */
+    bool hashed;                         /* APPLIED, EXCHANGED: with hashes */
+    /* EXCHANGED: what the words and the audit said (exchange_votes) */
     uint64_t plan_min;
     bool unanimous, majority;
+    uint32_t shard_odd;                  /* its sums differ, not the parameters; ELASTIC_NO_SHARD */
     const uint32_t *outvoted;            /* ranks */
     uint32_t outvoted_count;
 };
@@ -130,10 +135,11 @@ struct elastic_event {
 #define ELASTIC_DO(X)                                                                              \
     X(CONNECT)        /* data plane to elastic.generation; -> CONNECTED */                         \
     X(COMPUTE)        /* step, shards; -> SHARD_DONE each. Shards under way are not asked again */ \
-    X(EXCHANGE)       /* step, plan, hash: exchange_start() with this word; -> EXCHANGED.          \
+    X(EXCHANGE)       /* step, plan: exchange_start() with this word; hashed: with the hash of the \
+                         parameters, made now if the update made none; -> EXCHANGED or CORRUPT.    \
                          words_only: the last one, without sums */                                 \
     X(STOP_EXCHANGE)  /* freeze: no frame of the generation changes anything any more */           \
-    X(APPLY)          /* step: R(step) to the parameters; -> APPLIED */                            \
+    X(APPLY)          /* step: R(step) to the parameters, hashed or not; -> APPLIED */             \
     X(COPY_REDUCED)   /* step, from: get R(step) from that rank; -> COPIED */                      \
     X(COPY_STATE)     /* version, from: parameters and optimizer state; -> COPIED */               \
     X(CATCH_UP)       /* elastic.view: connect, subscribe, copy; -> CAUGHT_UP, RECORD_APPLIED */   \
@@ -143,15 +149,16 @@ struct elastic_event {
     X(SEND_REPORT)    /* to the coordinator: applied, plan, owned, has_reduced, entered */         \
     X(SEND_ENTERED)   /* step, connect_us, state_us, recompute_us */                               \
     X(SEND_READY)     /* version, hash */                                                          \
-    X(SEND_PEER_LOST) /* peer, why */                                                              \
+    X(SEND_PEER_LOST) /* peer, why, text */                                                        \
     X(SEND_LEAVE)                                                                                  \
     X(SEND_FINISHED) /* hash */                                                                    \
     X(SAVE)          /* version: a checkpoint, copied before the next action is carried out;       \
                         last: everything waits for it; -> SAVED */                                 \
     X(EVALUATE)      /* -> EVALUATED */                                                            \
-    X(STEP_DONE)     /* step finished and applied: the log line; number, rank, world of it */      \
+    X(STEP_DONE)     /* step finished and applied: the log line; number, rank, world of it, hash   \
+                        if hashed */                                                               \
     X(GENERATION)    /* a generation was entered and its first sums are here: the log line */      \
-    X(GOODBYE)       /* the last word to the coordinator */                                        \
+    X(GOODBYE)       /* the last word to the coordinator: code, text */                            \
     X(EXIT)          /* code, text */
 
 enum elastic_action_type {
@@ -172,7 +179,7 @@ struct elastic_action {
     struct plan_mask shards;
     struct elastic_id peer;
     enum elastic_lost_why why;
-    bool words_only, last, has_reduced, entered;
+    bool words_only, last, has_reduced, entered, hashed;
     bool linger;            /* EXIT with 75: after a while, so that what was sent arrives first */
     uint64_t connect_us, state_us, recompute_us;
     int code;
@@ -208,7 +215,8 @@ struct elastic {
     struct elastic_config config;
     enum elastic_state state;
     uint64_t applied;                   /* version of the parameters */
-    uint64_t hash;                      /* of the parameters at that version */
+    uint64_t hash;                      /* of the parameters at that version, if one was made */
+    uint64_t compared;                  /* newest version at which all replicas were equal */
     bool has_reduced;                   /* R(applied - 1) is here and whole */
     struct elastic_roster generation;   /* the one I am in, or was in last; number 0 = none */
     uint32_t rank;                      /* in it */

@@ -16,15 +16,19 @@ uint32_t elastic_find_rank(const struct elastic_roster *roster, const struct ela
 struct plan_mask elastic_none_held(void);
 struct plan_mask elastic_due_now(const struct elastic *e);
 void elastic_new_version(struct elastic *e, uint64_t version, uint64_t hash);
+void elastic_new_state(struct elastic *e, uint64_t version, uint64_t hash);
 
 /* elastic_step.c */
 
 void elastic_compute_missing(struct elastic *e, struct elastic_actions *actions);
 void elastic_begin_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions);
 void elastic_enter_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions);
+void elastic_apply(struct elastic *e, struct elastic_actions *actions);
 void elastic_finish(struct elastic *e, struct elastic_actions *actions);
 void elastic_on_exchanged(struct elastic *e, const struct elastic_event *event,
                           struct elastic_actions *actions);
+void elastic_on_corrupt(struct elastic *e, const struct elastic_event *event,
+                        struct elastic_actions *actions);
 void elastic_on_applied(struct elastic *e, const struct elastic_event *event,
                         struct elastic_actions *actions);
 void elastic_on_saved(struct elastic *e, uint64_t version, struct elastic_actions *actions);

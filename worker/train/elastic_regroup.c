@@ -332,9 +332,7 @@ void elastic_on_reloaded(struct elastic *e, const struct elastic_event *event,
     if (!e->reloading)
         return;
     e->reloading = false;
-    e->mixed = false;
-    e->has_reduced = false;
-    elastic_new_version(e, event->version, event->hash);
+    elastic_new_state(e, event->version, event->hash);
     if (e->state == ELASTIC_STATE_SPARE)
         catch_up(e, actions);
     else if (e->state == ELASTIC_STATE_FROZEN)
@@ -355,13 +353,10 @@ void elastic_on_copied(struct elastic *e, const struct elastic_event *event,
         return;
     }
     if (e->copying_state) {
-        elastic_new_version(e, event->version, event->hash);
-        e->has_reduced = false;
-        e->mixed = false;
+        elastic_new_state(e, event->version, event->hash);
         elastic_enter_step(e, event->now_us, actions);
         return;
     }
-    e->state = ELASTIC_STATE_APPLYING;
     e->reapplying = true;
-    elastic_act(actions, ELASTIC_DO_APPLY)->step = e->applied;
+    elastic_apply(e, actions);
 }

@@ -53,6 +53,17 @@ static void tell_recovered(struct elastic *e, uint64_t now_us, struct elastic_ac
         say_entered(e, now_us, actions);
 }
 
+/* Versions whose parameters are hashed, so that the words compare them. Members that differ in this
+ * compare where both have a hash. What a generation begins with, and what a checkpoint may hold,
+ * is compared always. */
+static bool hash_due(const struct elastic *e, uint64_t version)
+{
+    const struct elastic_config *c = &e->config;
+
+    return c->hash_every <= 1 || version % c->hash_every == 0 ||
+           (c->save_every != 0 && version % c->save_every == 0) || version >= c->steps_total;
+}
+
 void elastic_begin_step(struct elastic *e, uint64_t now_us, struct elastic_actions *actions)
 {
     struct elastic_action *action;
@@ -64,8 +75,9 @@ void elastic_begin_step(struct elastic *e, uint64_t now_us, struct elastic_actio
     action = elastic_act(actions, ELASTIC_DO_EXCHANGE);
     action->step = e->applied;
     action->plan = e->plan.number != 0 ? e->plan.number : e->generation.number;
-    action->hash = e->hash;
     action->words_only = e->last_words || e->pausing;
+    action->hashed =
+        action->words_only || e->applied == e->generation.step || hash_due(e, e->applied);
     tell_recovered(e, now_us, actions);
 }
 
@@ -104,35 +116,68 @@ void elastic_finish(struct elastic *e, struct elastic_actions *actions)
         elastic_act(actions, ELASTIC_DO_SEND_FINISHED)->hash = e->hash;
 }
 
-/* No replica is to be believed: all end, and go back to the newest checkpoint. Not at once, and
- * without a goodbye: what is known of the others' end must not come to anybody before the words
- * that are on their way to him, or he would go on alone with what he has. */
-static void leave_without_majority(struct elastic *e, struct elastic_actions *actions)
+/* None is to be believed: all end, and go back to the newest checkpoint. Not at once, and without a
+ * goodbye: what is known of the others' end must not come to anybody before the words that are on
+ * their way to him, or he would go on alone with what he has. */
+static void leave_without_majority(struct elastic *e, const struct elastic_event *event,
+                                   struct elastic_actions *actions)
 {
     struct elastic_action *action = elastic_act(actions, ELASTIC_DO_EXIT);
 
     action->code = 75;
     action->linger = !e->config.alone;
-    (void)snprintf(action->text, sizeof action->text,
-                   "the replicas differ and none has a majority: start again from the newest "
-                   "checkpoint");
+    if (event->shard_odd == ELASTIC_NO_SHARD)
+        (void)snprintf(action->text, sizeof action->text,
+                       "the replicas differ and none has a majority: start again from the newest "
+                       "checkpoint");
+    else
+        (void)snprintf(
+            action->text, sizeof action->text,
+            "ranks %u and %u have different sums of shard %u, and no majority says whose "
+            "are right: start again from the newest checkpoint",
+            event->outvoted[0], event->outvoted[1], event->shard_odd);
     e->state = ELASTIC_STATE_GONE;
 }
 
-/* Words that differ: somebody's parameters are not what they should be. Nothing is added or
+/* What is wrong with one that is out-voted, said of it. */
+static void odd_text(const struct elastic *e, const struct elastic_event *event,
+                     char text[ELASTIC_TEXT_BYTES])
+{
+    if (event->shard_odd != ELASTIC_NO_SHARD)
+        (void)snprintf(text, ELASTIC_TEXT_BYTES,
+                       "its sums of shard %u differ from those of two others", event->shard_odd);
+    else if (e->applied > e->compared + 1)
+        (void)snprintf(text, ELASTIC_TEXT_BYTES,
+                       "its parameters differ from the others'; they were equal before step %llu, "
+                       "and sums since then may be wrong",
+                       (unsigned long long)e->compared);
+    else
+        (void)snprintf(text, ELASTIC_TEXT_BYTES, "its parameters differ from the others'");
+}
+
+static void leave_corrupt(struct elastic *e, const char *what, struct elastic_actions *actions)
+{
+    char text[ELASTIC_TEXT_BYTES];
+
+    (void)snprintf(text, sizeof text, "this replica (rank %u) is corrupt: %s", e->rank, what);
+    elastic_leave_for_good(e, actions, 75, text);
+}
+
+/* Words that differ: somebody's parameters, or sums, are not what they should be. Nothing is
  * applied. The exchange is not stopped: the others shall see the same words, and say so too. */
 static void on_outvoted(struct elastic *e, const struct elastic_event *event,
                         struct elastic_actions *actions)
 {
+    char text[ELASTIC_TEXT_BYTES];
+
     if (!event->majority) {
-        leave_without_majority(e, actions);
+        leave_without_majority(e, event, actions);
         return;
     }
+    odd_text(e, event, text);
     for (uint32_t i = 0; i < event->outvoted_count; i++)
         if (event->outvoted[i] == e->rank) {
-            elastic_leave_for_good(
-                e, actions, 75,
-                "this replica's parameters differ from the majority's: it is corrupt");
+            leave_corrupt(e, text, actions);
             return;
         }
     for (uint32_t i = 0; i < event->outvoted_count && actions->count + 2 < ELASTIC_ACTIONS_MAX;
@@ -140,8 +185,27 @@ static void on_outvoted(struct elastic *e, const struct elastic_event *event,
         struct elastic_action *action = elastic_act(actions, ELASTIC_DO_SEND_PEER_LOST);
 
         action->peer = e->generation.members[event->outvoted[i]].id;
+        action->from = event->outvoted[i];
         action->why = ELASTIC_LOST_HASH;
+        memcpy(action->text, text, sizeof action->text);
     }
+}
+
+/* Found by itself, before its last sums could leave: the others finish the step without it. */
+void elastic_on_corrupt(struct elastic *e, const struct elastic_event *event,
+                        struct elastic_actions *actions)
+{
+    if (e->state == ELASTIC_STATE_STEPPING && event->step == e->applied)
+        leave_corrupt(e, "its parameters changed in memory after they were hashed", actions);
+}
+
+void elastic_apply(struct elastic *e, struct elastic_actions *actions)
+{
+    struct elastic_action *action = elastic_act(actions, ELASTIC_DO_APPLY);
+
+    action->step = e->applied;
+    action->hashed = e->boundary || e->reapplying || hash_due(e, e->applied + 1);
+    e->state = ELASTIC_STATE_APPLYING;
 }
 
 void elastic_on_exchanged(struct elastic *e, const struct elastic_event *event,
@@ -154,6 +218,8 @@ void elastic_on_exchanged(struct elastic *e, const struct elastic_event *event,
         on_outvoted(e, event, actions);
         return;
     }
+    if (event->hashed)
+        e->compared = e->applied;
     /* My last sums may be in everybody's R before the word that they are done has reached this
      * machine. */
     if (!e->pausing && !e->last_words)
@@ -171,8 +237,7 @@ void elastic_on_exchanged(struct elastic *e, const struct elastic_event *event,
         e->applied % e->config.save_every == 0)
         (void)elastic_save(e, actions);
     e->boundary = e->plan.number != 0 && event->plan_min >= e->plan.number;
-    e->state = ELASTIC_STATE_APPLYING;
-    elastic_act(actions, ELASTIC_DO_APPLY)->step = e->applied;
+    elastic_apply(e, actions);
 }
 
 static void stop_alone(struct elastic *e, struct elastic_actions *actions)
@@ -198,6 +263,7 @@ void elastic_on_applied(struct elastic *e, const struct elastic_event *event,
     action->rank = e->rank;
     action->world = e->generation.world;
     action->hash = event->hash;
+    action->hashed = event->hashed;
     elastic_new_version(e, event->version, event->hash);
     e->has_reduced = true;
     e->reapplying = false;

@@ -10,6 +10,12 @@
  * holds and the hash of its parameters before the step. Nothing is added before every word is in;
  * the step is COMPLETE when all results and all words are.
  *
+ * Against memory and arithmetic that cannot be trusted: words that differ end the exchange before
+ * anything is added. The last of a member's own sums leaves only after its parameters were hashed
+ * once more (CHECK) and are still what its word said: sums of parameters that changed in memory
+ * never make a step complete. And where all words ask for it, one shard is computed by several
+ * (audit.h); hashes of it that differ end the exchange before anything is applied.
+ *
  * Calling sequence
  *
  *     exchange_begin(&x, &config)                     from here on pieces and words are taken:
@@ -19,10 +25,13 @@
  *     exchange_start(&x, &word, actions)              SEND_WORD; a world of one may be complete at
  *                                                     once
  *     exchange_node_ready(&x, bucket, node, actions)  one of my nodes has its value in this bucket
+ *     exchange_checked(&x, hash, actions)             a CHECK was carried out
+ *     exchange_audited(&x, hash, actions)             the shard of an AUDIT has its hash
  *     exchange_piece(&x, from, bucket, chunk, node, actions)     a piece has arrived, whole
  *     exchange_added(&x, bucket, actions)             an EXCHANGE_ADD was carried out
  *     exchange_result(&x, from, bucket, chunk, actions)
  *     exchange_word(&x, from, word, actions)
+ *     exchange_audit(&x, from, hash, actions)
  *
  * Every function appends to `actions` what must be done now. What arrives and does not fit is
  * answered with an exchange_fault and changes nothing; a fault other than EXCHANGE_FINE means that
@@ -31,6 +40,7 @@
 #define TRAIN_EXCHANGE_H
 
 #include "comm/reduce_plan.h"
+#include "train/audit.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -47,7 +57,8 @@
     X(CHUNK, "a chunk that is empty, or is not added here")                                        \
     X(NODE, "a tree node that its sender does not own")                                            \
     X(TWICE, "the same piece, result or word twice")                                               \
-    X(EARLY, "a result before every word of the step can have been in")
+    X(EARLY, "a result before every word of the step can have been in")                            \
+    X(UNASKED, "a hash of sums that the sender was not to make")
 
 enum exchange_fault {
 #define EXCHANGE_FAULT_ENUM(name, sentence) EXCHANGE_##name,
@@ -58,10 +69,13 @@ enum exchange_fault {
 struct exchange_word {
     uint64_t plan; /* newest membership plan that the sender holds: its generation's number if none
                       */
-    uint64_t hash; /* of its parameters before the step */
+    uint64_t hash;  /* of its parameters before the step */
+    bool hashed;    /* it was made; a replica without one is not compared */
+    uint32_t audit; /* a shard is audited every so many steps, if all say the same; 0 = never */
 };
 
 struct exchange_config {
+    uint64_t step;
     uint32_t world;
     uint32_t me;                                       /* my rank */
     uint32_t shards;
@@ -78,13 +92,17 @@ enum exchange_action_type {
     EXCHANGE_ADD, /* run program() on the pieces of my chunk of the bucket; mine are the nodes
                      themselves; then exchange_added() */
     EXCHANGE_SEND_RESULT, /* my chunk of the bucket, to every other rank */
-    EXCHANGE_COMPLETE,    /* R is whole and every word is in: exchange_votes() */
+    EXCHANGE_CHECK,       /* hash the parameters as they are in memory now; exchange_checked() */
+    EXCHANGE_AUDIT,       /* node = a shard: exchange_audited() with the hash of its gradient, made
+                             when it was computed if it is mine, else compute it for that alone */
+    EXCHANGE_SEND_AUDIT,  /* my hash of it, to every other rank */
+    EXCHANGE_COMPLETE,    /* R is whole and every word is in, or they differ: exchange_votes() */
 };
 
 struct exchange_action {
     enum exchange_action_type type;
     uint32_t bucket;
-    uint32_t node; /* index in exchange.nodes */
+    uint32_t node; /* index in exchange.nodes; AUDIT: the shard */
 };
 
 struct exchange_actions {
@@ -92,13 +110,17 @@ struct exchange_actions {
     uint32_t count;
 };
 
-/* What the words say together. */
+/* What the words, and the hashes of the audited shard, say together. */
 struct exchange_votes {
     uint64_t plan_min;                          /* the newest plan that everybody holds */
     uint64_t hash;                              /* of the majority; 0 without one */
-    bool unanimous;
-    bool majority;                              /* more than half agree */
-    uint32_t outvoted[PLAN_WORLD_MAX];          /* ranks that differ from the majority */
+    bool hashed;                                /* every word had a hash */
+    bool unanimous;                             /* nothing that was compared differs */
+    bool majority;                              /* more than half of those compared agree */
+    uint32_t shard;                             /* whose sums differ; AUDIT_NO_SHARD: none's, and
+                                                   outvoted are those whose parameters do */
+    uint32_t outvoted[PLAN_WORLD_MAX];          /* ranks that differ from the majority; without one
+                                                   those of the audit */
     uint32_t outvoted_count;
 };
 
@@ -116,8 +138,17 @@ struct exchange {
     uint8_t words[PLAN_WORLD_MAX / 8];          /* bit: the rank's word is in */
     uint32_t words_open;
     struct exchange_word word[PLAN_WORLD_MAX];
+    uint32_t mine_open;                         /* values of mine that are not ready, over all
+                                                   buckets */
+    bool last_held;                             /* the last of them is ready and has not left */
+    uint32_t last_bucket, last_node;            /* which one */
+    bool checked;                               /* the parameters are what my word says */
+    struct audit audit;                         /* once every word is in */
+    uint8_t audits[PLAN_WORLD_MAX / 8];         /* bit: the rank's hash of its sums is in */
+    uint64_t audit_hash[PLAN_WORLD_MAX];
+    uint32_t audits_open;                       /* of those that were asked for it */
     bool complete;                              /* COMPLETE was said */
-    bool differ;                                /* all words are in, and the hashes differ */
+    bool differ;                                /* it was said because words or audits differ */
 };
 
 void exchange_begin(struct exchange *x, const struct exchange_config *config);
@@ -126,6 +157,12 @@ void exchange_start(struct exchange *x, const struct exchange_word *mine,
                     struct exchange_actions *actions);
 enum exchange_fault exchange_node_ready(struct exchange *x, uint32_t bucket, uint32_t node,
                                         struct exchange_actions *actions);
+/* hash: of the parameters as they are now. false: they are not what my word says. This member is
+ * corrupt, and must leave without another frame: its last sums do not leave. */
+bool exchange_checked(struct exchange *x, uint64_t hash, struct exchange_actions *actions);
+/* UNASKED: nobody asked me, or not yet: it is offered again when AUDIT is said. */
+enum exchange_fault exchange_audited(struct exchange *x, uint64_t hash,
+                                     struct exchange_actions *actions);
 enum exchange_fault exchange_piece(struct exchange *x, uint32_t from, uint32_t bucket,
                                    uint32_t chunk, uint32_t node,
                                    struct exchange_actions *actions);
@@ -136,6 +173,8 @@ enum exchange_fault exchange_result(struct exchange *x, uint32_t from, uint32_t 
 enum exchange_fault exchange_word(struct exchange *x, uint32_t from,
                                   const struct exchange_word *word,
                                   struct exchange_actions *actions);
+enum exchange_fault exchange_audit(struct exchange *x, uint32_t from, uint64_t hash,
+                                   struct exchange_actions *actions);
 
 /* Would this be taken? Asked before bytes are received into a place of their own. */
 enum exchange_fault exchange_piece_wanted(const struct exchange *x, uint32_t from, uint32_t bucket,
@@ -146,8 +185,8 @@ enum exchange_fault exchange_result_wanted(const struct exchange *x, uint32_t fr
 /* Index of a node in exchange.nodes, or UINT32_MAX. */
 uint32_t exchange_find_node(const struct exchange *x, uint32_t level, uint32_t index);
 
-/* First rank whose word, or result, or pieces are missing: who is waited for; EXCHANGE_NO_RANK if
- * none. */
+/* First rank whose word, pieces, result or audit are missing: who is waited for; EXCHANGE_NO_RANK
+ * if none. */
 uint32_t exchange_missing_rank(const struct exchange *x);
 
 void exchange_votes(const struct exchange *x, struct exchange_votes *votes);

@@ -2,7 +2,10 @@
  * process with SIGKILL when it comes to that phase; * stands for any. The phases are the first
  * arguments of fault_point(). MUSTER_SLOW=phase:step:.. stays for MUSTER_SLOW_MS in that phase
  * instead, once; with MUSTER_SLOW_EVERY=1 each time. MUSTER_SHUFFLE=N has the shards of each step
- * worked in a scattered order that N chooses. */
+ * worked in a scattered order that N chooses. MUSTER_FLIP=what:step:rank:generation[,..] flips a
+ * bit there, N+ stands for any step from N on: params before the step's shards are worked (and
+ * after the word of the step was hashed), reduced and optimizer before its update, sum in the
+ * gradient of every shard that is computed. */
 #include "train/trainer.h"
 
 #ifdef MUSTER_FAULTS
@@ -14,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* One field after its colon: "*", or the number; a field that is not there matches. */
+/* One field after its colon: "*", the number, or the number and "+" for all from there on; a field
+ * that is not there matches. */
 static bool matches(const char **at, uint64_t value)
 {
     char *end;
@@ -27,8 +31,8 @@ static bool matches(const char **at, uint64_t value)
         return true;
     }
     wanted = strtoull(*at + 1, &end, 10);
-    *at = end;
-    return wanted == value;
+    *at = end + (*end == '+');
+    return *end == '+' ? value >= wanted : value == wanted;
 }
 
 /* Does the fault at `at` strike here and now? */
@@ -62,6 +66,26 @@ void fault_point(const struct trainer *t, const char *phase, uint64_t step)
         at += *at == ',';
         if (strikes(at, t, phase, step))
             (void)raise(SIGKILL);
+    }
+}
+
+/* The sign of the first value that has one. */
+static void flip(float *values, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        if (values[i] != 0) {
+            values[i] = -values[i];
+            return;
+        }
+}
+
+void fault_flip(const struct trainer *t, const char *what, uint64_t step, float *values,
+                uint64_t count)
+{
+    for (const char *at = getenv("MUSTER_FLIP"); at != NULL; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strikes(at, t, what, step))
+            flip(values, count);
     }
 }
 

@@ -7,7 +7,8 @@
  *
  * Invariants
  *   1. Only frames of the source that carry the serial number of the subscription change anything.
- *   2. The state is of one version only while `whole`; the machine hears BEHIND when that ends. */
+ *   2. The state is of one version only while `whole`; the machine hears BEHIND when that ends.
+ *   3. It is whole only with the hash that the source has told of that version, if it has. */
 #include "train/trainer.h"
 
 #include "base/exits.h"
@@ -40,6 +41,7 @@ static void subscribe(struct trainer *t)
     forget_records(t);
     j->source = COMM_NO_PEER;
     j->whole = false;
+    j->told_hash = 0;
     j->serial++;
     catchup_begin(&j->catchup, j->version, state_chunk_count(&t->state));
     for (uint32_t i = 0; i < world && j->source == COMM_NO_PEER; i++) {
@@ -148,18 +150,28 @@ static bool advance_chunk(struct trainer *t, uint64_t chunk)
     return true;
 }
 
-/* The whole state is of one version: it can be hashed, and the sums of its step can begin. */
+/* The whole state is of one version: does it have the hash that its source has told? What flipped
+ * in the memory of either since it was hashed there has not. */
+static bool is_sound(struct trainer *t, uint64_t version)
+{
+    const struct joiner *j = &t->joiner;
+
+    if (!j->whole)
+        state_hash_all(&t->state, t->stream);
+    t->hash = state_hash(&t->state, t->stream);
+    t->hashed = true;
+    return j->told_hash == 0 || j->told_version != version || j->told_hash == t->hash;
+}
+
+/* It is sound, and the sums of its step can begin. */
 static void tell_whole(struct trainer *t, uint64_t version, uint64_t plan)
 {
     struct joiner *j = &t->joiner;
     struct elastic_event event =
         trainer_event_of(j->whole ? ELASTIC_RECORD_APPLIED : ELASTIC_CAUGHT_UP);
 
-    if (!j->whole)
-        state_hash_all(&t->state, t->stream);
     t->state.applied = version;
     t->reduced_whole = false; /* records have memory of their own */
-    t->hash = state_hash(&t->state, t->stream);
     j->whole = true;
     forget_records(t);
     if (version < t->steps_total) {
@@ -190,12 +202,11 @@ static bool take_record(struct trainer *t, const struct comm_frame *frame, float
 {
     struct joiner *j = &t->joiner;
     struct record *r = &j->records[frame->step % CATCHUP_RECORDS_MAX];
-    uint32_t clip_bits = (uint32_t)frame->value[1];
     bool fits = catchup_record(&j->catchup, frame->step, frame->value[0]);
 
     forget_record(t, r);
     r->step = frame->step;
-    memcpy(&r->clip, &clip_bits, sizeof r->clip);
+    memcpy(&r->clip, &frame->index, sizeof r->clip);
     r->reduced = payload;
     for (uint64_t i = 0; i < j->catchup.chunk_count && fits; i++)
         fits = advance_chunk(t, i);
@@ -227,6 +238,14 @@ void *joiner_place(struct trainer *t, uint32_t peer, const struct comm_frame *fr
                                                       : NULL;
 }
 
+static void take_hash(struct trainer *t, const struct comm_frame *frame)
+{
+    bool record = frame->kind == COMM_RECORD;
+
+    t->joiner.told_version = record ? frame->step + 1 : frame->step;
+    t->joiner.told_hash = frame->value[record ? 1 : 0];
+}
+
 void joiner_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame, float *payload)
 {
     uint64_t version, plan;
@@ -236,6 +255,7 @@ void joiner_frame(struct trainer *t, uint32_t peer, const struct comm_frame *fra
         t->ops->release(t->device, payload);
         return;
     }
+    take_hash(t, frame);
     if (frame->kind == COMM_RECORD) {
         fits = take_record(t, frame, payload);
     } else {
@@ -245,8 +265,12 @@ void joiner_frame(struct trainer *t, uint32_t peer, const struct comm_frame *fra
     }
     if (!fits)
         again(t, "a record is missing");
-    else if (catchup_whole(&t->joiner.catchup, &version, &plan))
+    else if (!catchup_whole(&t->joiner.catchup, &version, &plan))
+        return;
+    else if (is_sound(t, version))
         tell_whole(t, version, plan);
+    else
+        again(t, "what came differs from what its source has hashed");
 }
 
 /* The source sends no more records. */

@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WORD_HASHED 1u /* in the flags of a word; the bits above it are its sender's --audit */
+
 static void carry_out(struct trainer *t, uint32_t slot, const struct exchange_actions *actions);
 
 /* ---- places --------------------------------------------------------------------------------- */
@@ -101,6 +103,7 @@ static void begin_exchange(struct trainer *t, uint64_t step)
     struct exchange_config config;
 
     memset(&config, 0, sizeof config);
+    config.step = step;
     config.world = t->elastic.generation.world;
     config.me = t->elastic.rank;
     config.shards = t->shape.shards;
@@ -172,15 +175,38 @@ static void send_frame(struct trainer *t, uint32_t rank, const struct comm_frame
         (void)comm_send(t->comm, peer, frame, &part, bytes > 0 ? 1 : 0, NULL);
 }
 
+static void send_to_others(struct trainer *t, const struct exchange *x,
+                           const struct comm_frame *frame, const void *data, size_t bytes)
+{
+    for (uint32_t rank = 0; rank < x->config.world; rank++)
+        if (rank != x->config.me)
+            send_frame(t, rank, frame, data, bytes);
+}
+
 static void send_word(struct trainer *t, const struct exchange *x, uint64_t step)
 {
     const struct exchange_word *word = &x->word[x->config.me];
     struct comm_frame frame = {.kind = COMM_WORD, .step = step,
-                               .value = {word->plan, word->hash}};
+                               .value = {word->plan, word->hash},
+                               .flags = (word->hashed ? WORD_HASHED : 0) | word->audit << 1};
 
-    for (uint32_t rank = 0; rank < x->config.world; rank++)
-        if (rank != x->config.me)
-            send_frame(t, rank, &frame, NULL, 0);
+    send_to_others(t, x, &frame, NULL, 0);
+}
+
+static struct exchange_word word_of(const struct comm_frame *frame)
+{
+    struct exchange_word word = {frame->value[0], frame->value[1],
+                                 (frame->flags & WORD_HASHED) != 0, frame->flags >> 1};
+
+    return word;
+}
+
+static void send_audit(struct trainer *t, const struct exchange *x, uint64_t step)
+{
+    struct comm_frame frame = {.kind = COMM_AUDIT, .step = step,
+                               .value = {x->audit_hash[x->config.me], 0}};
+
+    send_to_others(t, x, &frame, NULL, 0);
 }
 
 static void send_pieces(struct trainer *t, const struct exchange *x, uint64_t step, uint32_t bucket,
@@ -210,9 +236,7 @@ static void send_result(struct trainer *t, const struct exchange *x, uint64_t st
 
     if (x->config.world > 1)
         t->ops->stream_sync(t->stream); /* it was added there, and leaves from memory */
-    for (uint32_t rank = 0; rank < x->config.world; rank++)
-        if (rank != x->config.me)
-            send_frame(t, rank, &frame, result, count * sizeof(float));
+    send_to_others(t, x, &frame, result, count * sizeof(float));
 }
 
 /* All pieces of my chunk, in the order of the tree. */
@@ -242,11 +266,29 @@ static void add_chunk(struct trainer *t, const struct exchange *x, uint32_t buck
     }
 }
 
+/* Workers that do not say the same of it audit nothing: told once a generation. */
+static void compare_audits(struct trainer *t, const struct exchange *x)
+{
+    const struct exchange_word *mine = &x->word[x->config.me];
+    char text[160];
+
+    for (uint32_t r = 0; r < x->config.world; r++) {
+        if (x->word[r].audit == mine->audit || t->audit_told == t->elastic.generation.number)
+            continue;
+        t->audit_told = t->elastic.generation.number;
+        (void)snprintf(text, sizeof text,
+                       "nothing is audited: rank %u says --audit %u, this worker (rank %u) %u", r,
+                       x->word[r].audit, x->config.me, mine->audit);
+        report_warning(t, text);
+    }
+}
+
 static void complete(struct trainer *t, const struct exchange *x, uint64_t step)
 {
     struct elastic_event event = trainer_event_of(ELASTIC_EXCHANGED);
 
     fault_point(t, "exchanged", step);
+    compare_audits(t, x);
     exchange_votes(x, &t->votes);
     event.number = t->elastic.generation.number;
     event.nonce = t->elastic.generation.nonce;
@@ -254,6 +296,8 @@ static void complete(struct trainer *t, const struct exchange *x, uint64_t step)
     event.plan_min = t->votes.plan_min;
     event.unanimous = t->votes.unanimous;
     event.majority = t->votes.majority;
+    event.hashed = t->votes.hashed;
+    event.shard_odd = t->votes.shard;
     event.outvoted = t->votes.outvoted; /* the event may wait for its turn */
     event.outvoted_count = t->votes.outvoted_count;
     trainer_event(t, &event);
@@ -285,6 +329,15 @@ static void carry_out(struct trainer *t, uint32_t slot, const struct exchange_ac
             fault_point(t, "result", step);
             send_result(t, x, step, action->bucket);
             break;
+        case EXCHANGE_CHECK:
+            inspect_check(t);
+            break;
+        case EXCHANGE_AUDIT:
+            inspect_audit(t, step, action->node);
+            break;
+        case EXCHANGE_SEND_AUDIT:
+            send_audit(t, x, step);
+            break;
         case EXCHANGE_COMPLETE:
             complete(t, x, step);
             break;
@@ -296,6 +349,13 @@ static void carry_out(struct trainer *t, uint32_t slot, const struct exchange_ac
 
 /* ---- events --------------------------------------------------------------------------------- */
 
+static bool is_started(const struct trainer *t, uint64_t step)
+{
+    uint32_t slot = (uint32_t)(step % 2);
+
+    return t->exchange_begun[slot] && t->exchange_step[slot] == step && t->exchange_started[slot];
+}
+
 /* A top of the sums became ready in a bucket. */
 void reduce_top(struct trainer *t, const struct sums_top *top)
 {
@@ -303,7 +363,7 @@ void reduce_top(struct trainer *t, const struct sums_top *top)
     uint32_t slot = (uint32_t)(step % 2), node;
     struct exchange_actions actions = {.count = 0};
 
-    if (!t->exchange_begun[slot] || t->exchange_step[slot] != step || !t->exchange_started[slot])
+    if (!is_started(t, step))
         return; /* found ready when the exchange starts */
     node = exchange_find_node(t->exchange[slot], top->level, top->index);
     if (node == UINT32_MAX || t->exchange[slot]->nodes[node].owner != t->elastic.rank)
@@ -311,6 +371,36 @@ void reduce_top(struct trainer *t, const struct sums_top *top)
     (void)exchange_node_ready(t->exchange[slot], top->bucket, node, &actions);
     carry_out(t, slot, &actions);
     control_progress(t);
+}
+
+/* The parameters were hashed again: this hash. */
+void reduce_checked(struct trainer *t, uint64_t hash)
+{
+    struct elastic_event event = trainer_event_of(ELASTIC_CORRUPT);
+    struct exchange_actions actions = {.count = 0};
+    uint64_t step = t->elastic.applied;
+    uint32_t slot = (uint32_t)(step % 2);
+
+    assert(is_started(t, step));
+    event.step = step;
+    if (exchange_checked(t->exchange[slot], hash, &actions))
+        carry_out(t, slot, &actions);
+    else
+        trainer_event(t, &event);
+    control_progress(t);
+}
+
+/* The hash of the shard that the audit of the step asks for, if it does. */
+void reduce_audited(struct trainer *t)
+{
+    struct exchange_actions actions = {.count = 0};
+    uint64_t step = t->audit.step;
+    uint32_t slot = (uint32_t)(step % 2);
+
+    if (!is_started(t, step))
+        return;
+    (void)exchange_audited(t->exchange[slot], t->audit.hash, &actions);
+    carry_out(t, slot, &actions);
 }
 
 static void offer_ready_tops(struct trainer *t, uint32_t slot)
@@ -336,7 +426,8 @@ static void offer_ready_tops(struct trainer *t, uint32_t slot)
 void reduce_start(struct trainer *t, const struct elastic_action *action)
 {
     struct exchange *x = exchange_of(t, action->step);
-    struct exchange_word word = {action->plan, action->hash};
+    struct exchange_word word = {action->plan, action->hashed ? trainer_hash(t) : 0,
+                                 action->hashed, (uint32_t)t->settings->audit};
     struct exchange_actions actions = {.count = 0};
     uint32_t slot = (uint32_t)(action->step % 2);
 
@@ -356,6 +447,7 @@ void reduce_start(struct trainer *t, const struct elastic_action *action)
 void reduce_stop(struct trainer *t)
 {
     fault_point(t, "over", t->elastic.applied);
+    inspect_stop(t);
     if (t->comm != NULL)
         comm_halt(t->comm);
     for (int slot = 0; slot < 2; slot++)
@@ -369,6 +461,7 @@ void reduce_connect(struct trainer *t)
     struct comm_generation generation;
     enum comm_error status;
 
+    inspect_stop(t);
     for (int slot = 0; slot < 2; slot++)
         t->exchange_begun[slot] = t->exchange_started[slot] = false;
     t->exchange_base = g->step;
@@ -445,7 +538,7 @@ void *reduce_place(struct trainer *t, uint32_t peer, const struct comm_frame *fr
 void reduce_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame)
 {
     struct exchange *x = exchange_of(t, frame->step);
-    struct exchange_word word = {frame->value[0], frame->value[1]};
+    struct exchange_word word = word_of(frame);
     struct exchange_actions actions = {.count = 0};
     uint32_t from = rank_of(t, peer);
 
@@ -453,6 +546,8 @@ void reduce_frame(struct trainer *t, uint32_t peer, const struct comm_frame *fra
         return;
     if (frame->kind == COMM_WORD)
         (void)exchange_word(x, from, &word, &actions);
+    else if (frame->kind == COMM_AUDIT)
+        (void)exchange_audit(x, from, frame->value[0], &actions);
     else if (frame->kind == COMM_PIECE)
         (void)exchange_piece(x, from, frame->bucket, frame->chunk,
                              exchange_find_node(x, frame->level, frame->index), &actions);

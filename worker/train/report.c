@@ -150,8 +150,6 @@ static void tell_people(struct trainer *t, uint64_t step)
 
 void report_step(struct trainer *t, const struct elastic_action *action)
 {
-    uint64_t every = t->settings->hash_every;
-
     line_begin(t, "step");
     jsonl_uint(&t->line, "generation", action->number);
     jsonl_uint(&t->line, "rank", action->rank);
@@ -159,7 +157,7 @@ void report_step(struct trainer *t, const struct elastic_action *action)
     jsonl_uint(&t->line, "step", action->step);
     jsonl_uint(&t->line, "epoch", action->step / plan_steps_per_epoch(&t->shape));
     jsonl_real(&t->line, "loss", t->loss);
-    if ((action->step + 1) % every == 0 || action->step + 1 == t->steps_total)
+    if (action->hashed)
         jsonl_hex(&t->line, "params_hash", action->hash);
     line_end(t);
     if (t->progress >= 0)
@@ -189,16 +187,16 @@ void report_samples(struct trainer *t, uint64_t step, uint32_t shard)
 
 void report_done(struct trainer *t)
 {
+    uint64_t hash = trainer_hash(t);
     char text[200];
 
     line_begin(t, "done");
     jsonl_uint(&t->line, "steps", t->elastic.applied);
     jsonl_real(&t->line, "test_accuracy", t->accuracy);
-    jsonl_hex(&t->line, "params_hash", t->hash);
+    jsonl_hex(&t->line, "params_hash", hash);
     line_end(t);
     (void)snprintf(text, sizeof text, "done: %llu steps, test accuracy %.4f, params_hash %016llx",
-                   (unsigned long long)t->elastic.applied, t->accuracy,
-                   (unsigned long long)t->hash);
+                   (unsigned long long)t->elastic.applied, t->accuracy, (unsigned long long)hash);
     report_note(t, text);
 }
 

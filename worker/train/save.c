@@ -76,7 +76,7 @@ static void written(uv_work_t *work, int status)
         trainer_exit(t, -1, NULL); /* perhaps the exit waited for this */
 }
 
-static void describe(const struct trainer *t, struct ckpt_meta *meta)
+static void describe(struct trainer *t, struct ckpt_meta *meta)
 {
     uint64_t per_epoch = plan_steps_per_epoch(&t->shape);
 
@@ -91,7 +91,7 @@ static void describe(const struct trainer *t, struct ckpt_meta *meta)
     meta->step_in_epoch = meta->step % per_epoch;
     meta->shards = t->shape.shards;
     meta->loss_scale = 1.0;
-    meta->params_hash = t->hash;
+    meta->params_hash = trainer_hash(t);
     (void)snprintf(meta->spec, sizeof meta->spec, "%s", t->spec);
     (void)snprintf(meta->fingerprint, sizeof meta->fingerprint, "%s", t->fingerprint);
 }

@@ -87,10 +87,15 @@ const struct option_spec settings_table[] = {
      "JSON lines, one per step"},
     {"log-samples", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(log_samples), "Telling",
      "also which samples each shard held, before its sums leave"},
-    {"hash-every", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(hash_every), "Telling",
-     "steps between params_hash in the log"},
     {"quiet", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(quiet), "Telling",
      "no progress on the terminal"},
+
+    {"hash-every", OPTION_NUMBER, "N", "1", 1, 1000000, NULL, FIELD(hash_every), "Corruption",
+     "steps between hashes of the parameters: compared with the other replicas', checked again "
+     "before the sums leave, told in the log; beyond 1 up to N steps may be wrong before it shows"},
+    {"audit", OPTION_NUMBER, "N", "0", 0, 1000000, NULL, FIELD(audit), "Corruption",
+     "every N steps one shard is computed by three workers and compared, if all workers say the "
+     "same; 0 = never"},
 };
 
 const size_t settings_count = sizeof settings_table / sizeof settings_table[0];

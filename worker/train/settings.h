@@ -30,7 +30,8 @@ struct settings {
     /* telling */
     const char *log;
     bool log_samples, quiet;
-    uint64_t hash_every;
+    /* corruption */
+    uint64_t hash_every, audit;
 };
 
 extern const struct option_spec settings_table[];

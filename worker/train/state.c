@@ -97,28 +97,42 @@ void state_update(const struct state *state, struct device_stream *stream, uint6
     update.n = end - at;
     state->ops->update(stream, &update);
     if (hashes != NULL)
-        state->ops->hashes(stream, state->values + at, (end - at) * sizeof(float), hashes + first);
+        state_hash_blocks(state, stream, first, count, hashes);
+}
+
+void state_hash_blocks(const struct state *state, struct device_stream *stream, uint64_t first,
+                       uint64_t count, uint64_t *hashes)
+{
+    uint64_t n = state->spec->param_count, at = first * STATE_BLOCK;
+    uint64_t end = (first + count) * STATE_BLOCK < n ? (first + count) * STATE_BLOCK : n;
+
+    state->ops->hashes(stream, state->values + at, (end - at) * sizeof(float), hashes + first);
 }
 
 void state_hash_all(struct state *state, struct device_stream *stream)
 {
-    state->ops->hashes(stream, state->values, state->spec->param_count * sizeof(float),
-                       state->block_hashes);
+    state_hash_blocks(state, stream, 0, state->block_count, state->block_hashes);
 }
 
-uint64_t state_hash(const struct state *state, struct device_stream *stream)
+uint64_t state_combine(const struct state *state, struct device_stream *stream,
+                       const uint64_t *hashes)
 {
-    uint64_t hash, bytes = state->block_count * sizeof *state->block_hashes;
+    uint64_t hash, bytes = state->block_count * sizeof *hashes;
     uint64_t *parts = state->hash_parts, *last = parts + PARTS;
 
     /* one more level: 64 Ki parameters of 16 KiB blocks each are more than any model here has */
     if (bytes <= DEVICE_HASH_BYTES) {
-        state->ops->hashes(stream, state->block_hashes, bytes, last);
+        state->ops->hashes(stream, hashes, bytes, last);
     } else {
         state->ops->fill(stream, parts, 0, PARTS * sizeof *parts);
-        state->ops->hashes(stream, state->block_hashes, bytes, parts);
+        state->ops->hashes(stream, hashes, bytes, parts);
         state->ops->hashes(stream, parts, PARTS * sizeof *parts, last);
     }
     fetch(state, stream, &hash, last, sizeof hash);
     return hash;
+}
+
+uint64_t state_hash(const struct state *state, struct device_stream *stream)
+{
+    return state_combine(state, stream, state->block_hashes);
 }

@@ -68,9 +68,15 @@ void state_update(const struct state *state, struct device_stream *stream, uint6
                   uint64_t *hashes);
 float state_clip(const struct state *state, struct device_stream *stream, const float *reduced);
 
-/* All block hashes anew (after a load or a copy), and their combination. */
+/* Hashes of blocks [first, first + count) of the parameters as they are, into hashes[first ..]; all
+ * of them into block_hashes (after a load or a copy); and the combination of all, of those kept
+ * there or elsewhere. */
+void state_hash_blocks(const struct state *state, struct device_stream *stream, uint64_t first,
+                       uint64_t count, uint64_t *hashes);
 void state_hash_all(struct state *state, struct device_stream *stream);
 uint64_t state_hash(const struct state *state, struct device_stream *stream);
+uint64_t state_combine(const struct state *state, struct device_stream *stream,
+                       const uint64_t *hashes);
 
 /* Loss, accuracy and real samples of a reduced gradient. */
 void state_metrics(const struct state *state, struct device_stream *stream, const float *reduced,

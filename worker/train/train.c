@@ -56,7 +56,7 @@ static void do_action(struct trainer *t, const struct elastic_action *action)
         reduce_stop(t);
         break;
     case ELASTIC_DO_APPLY:
-        compute_apply(t, action->step);
+        compute_apply(t, action->step, action->hashed);
         break;
     case ELASTIC_DO_COPY_REDUCED:
     case ELASTIC_DO_COPY_STATE:

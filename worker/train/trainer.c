@@ -18,7 +18,8 @@
 
 static bool is_exchange(const struct comm_frame *frame)
 {
-    return frame->kind == COMM_PIECE || frame->kind == COMM_RESULT || frame->kind == COMM_WORD;
+    return frame->kind == COMM_PIECE || frame->kind == COMM_RESULT || frame->kind == COMM_WORD ||
+           frame->kind == COMM_AUDIT;
 }
 
 static void on_ready(void *owner, uint64_t number)
@@ -168,6 +169,20 @@ static int load_state(struct trainer *t, struct error *error)
     return code == CKPT_NONE ? 0 : error_set(error, EXIT_DATA, "%s", why.text);
 }
 
+void trainer_rehash(struct trainer *t)
+{
+    state_hash_all(&t->state, t->stream);
+    t->hash = state_hash(&t->state, t->stream);
+    t->hashed = true;
+}
+
+uint64_t trainer_hash(struct trainer *t)
+{
+    if (!t->hashed)
+        trainer_rehash(t);
+    return t->hash;
+}
+
 /* The state is known by its hashes, and the sums of its step can begin. */
 static void take_state(struct trainer *t)
 {
@@ -175,8 +190,7 @@ static void take_state(struct trainer *t)
 
     assert(t->shards_open == 0);
     t->reduced_whole = false;
-    state_hash_all(&t->state, t->stream);
-    t->hash = state_hash(&t->state, t->stream);
+    trainer_rehash(t);
     sums_begin(&t->sums, t->shape.shards, &present);
 }
 
@@ -246,7 +260,9 @@ static int open_state(struct trainer *t, struct error *error)
         t->exchange[i] = calloc(1, sizeof *t->exchange[i]);
     if (state_init(&t->state, t->ops, t->device, model_convnet(), &optim) != 0 ||
         sums_init(&t->sums, t->ops, t->device, model_convnet()) != 0 || t->exchange[0] == NULL ||
-        t->exchange[1] == NULL)
+        t->exchange[1] == NULL ||
+        (t->check_hashes = t->ops->alloc(
+             t->device, t->state.block_count * sizeof *t->check_hashes)) == NULL)
         return error_set(error, EXIT_UNAVAILABLE, "out of memory for the model");
     return 0;
 }
@@ -360,6 +376,7 @@ int trainer_open(struct trainer *t, struct error *error)
     config.shape = t->shape;
     config.steps_total = t->steps_total;
     config.save_every = t->settings->ckpt_every;
+    config.hash_every = t->settings->hash_every;
     config.saves = t->settings->ckpt != NULL;
     config.alone = t->settings->standalone;
     elastic_init(&t->elastic, &config, t->state.applied, t->hash);
@@ -398,6 +415,8 @@ void trainer_close(struct trainer *t)
     free(t->exchange[0]);
     free(t->exchange[1]);
     reduce_release(t);
+    if (t->ops != NULL)
+        t->ops->release(t->device, t->check_hashes);
     mnist_release(&t->mnist);
     if (t->ops != NULL) {
         t->ops->event_close(t->reduced);

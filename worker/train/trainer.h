@@ -5,6 +5,7 @@
  *   trainer.c   its beginning and end: device, data, state, data plane, signals
  *   compute.c   tasks: shards, updates, evaluation
  *   reduce.c    the exchange of a step: sums, comm and device together
+ *   inspect.c   the self-check before sums leave; shards computed again for an audit
  *   transfer.c  copies of R and state for a member that regroups
  *   joiner.c    a spare's catch-up;  visitors.c  serving it
  *   control.c   the coordinator's words to events, and back
@@ -51,6 +52,9 @@ struct shard_task {
     float *leaf;
     bool computed;            /* false: it was no longer wanted */
     uint64_t took_us;         /* on its thread */
+    bool hashed;              /* an audit may ask for the hash of its gradient */
+    bool audit_only;          /* its sums are another member's: only the hash is wanted */
+    uint64_t bucket_hash[MODEL_BUCKETS_MAX];
     struct shard_word {
         struct pool_word word;
         struct shard_task *task;
@@ -67,6 +71,15 @@ struct range_task {
     struct trainer *trainer;
     uint64_t first, count;    /* blocks, or test samples */
     double metrics[3];
+};
+
+/* The shard of a step that an audit may ask for. */
+struct audit_work {
+    uint64_t step;
+    uint32_t shard;
+    bool asked;               /* it was posted for the audit alone */
+    bool here;                /* its hash is known */
+    uint64_t hash;
 };
 
 /* A spare that catches up here. */
@@ -102,6 +115,8 @@ struct joiner {
     uint32_t next_rank;       /* whom to ask next, modulo the world */
     struct catchup catchup;
     uint64_t *version;        /* [chunks of the state], its own */
+    uint64_t told_version;    /* the newest version whose hash the source has told */
+    uint64_t told_hash;       /* 0 = it has told none */
     struct record records[CATCHUP_RECORDS_MAX]; /* by step % CATCHUP_RECORDS_MAX */
 };
 
@@ -136,7 +151,8 @@ struct trainer {
     char fingerprint[CKPT_FINGERPRINT_BYTES]; /* what else decides them: kernels, libraries */
     struct state state;
     struct sums sums;
-    uint64_t hash;                           /* of the parameters at state.applied */
+    uint64_t hash;                           /* of the parameters at state.applied, if hashed */
+    bool hashed;                             /* else trainer_hash() makes it */
     double loss;                             /* of the last finished step */
     double accuracy;                         /* on the test set */
 
@@ -147,11 +163,22 @@ struct trainer {
     void (*when_idle)(struct trainer *t);    /* waits until no shard task is open; NULL = nothing */
     bool updating;                           /* values are being written: of no version just now */
     uint64_t apply_step;
+    bool apply_hashed;                       /* the update hashes what it writes */
     float apply_clip;
     struct range_task ranges[POOL_THREADS_MAX];
     uint32_t ranges_open;
     uint64_t compute_us;                     /* when the step's sums were asked for */
     struct pace pace;                        /* how long a shard takes here */
+
+    /* inspection */
+    struct range_task check_ranges[POOL_THREADS_MAX];
+    uint32_t checks_open;                    /* ranges of a check with a thread or waiting */
+    bool check_wanted;                       /* the exchange waits for its answer */
+    bool check_again;                        /* but it is asked about a later moment */
+    uint64_t *check_hashes;                  /* [state.block_count], its own */
+    struct audit_work audit;
+    uint64_t audit_told;                     /* generation for which it was told that --audit is not
+                                                the same everywhere */
 
     /* exchange */
     struct comm *comm;                       /* NULL: alone */
@@ -211,6 +238,8 @@ struct trainer {
 int trainer_open(struct trainer *t, struct error *error);
 void trainer_close(struct trainer *t); /* accepts one that is half open */
 void trainer_reload(struct trainer *t);
+uint64_t trainer_hash(struct trainer *t); /* of the parameters, made now if there is none */
+void trainer_rehash(struct trainer *t);   /* they came from elsewhere: all blocks anew */
 
 /* ---- train.c */
 void trainer_event(struct trainer *t, const struct elastic_event *event);
@@ -221,9 +250,24 @@ void trainer_exit(struct trainer *t, int code, const char *text);
 int compute_open(struct trainer *t, struct error *error);
 void compute_close(struct trainer *t);
 void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *shards);
+void compute_audit(struct trainer *t, uint64_t step, uint32_t shard); /* for its hash alone */
 void compute_when_idle(struct trainer *t, void (*then)(struct trainer *t));
-void compute_apply(struct trainer *t, uint64_t step);
+void compute_go_on(struct trainer *t);    /* a task has ended: perhaps all have */
+void compute_apply(struct trainer *t, uint64_t step, bool hashed);
 void compute_evaluate(struct trainer *t);
+/* Posts ranges [POOL_THREADS_MAX] of `all` items, one per thread; how many there are. */
+uint32_t compute_ranges(struct trainer *t, struct range_task *ranges, uint64_t all,
+                        void (*run_cb)(struct pool_task *task, uint32_t thread),
+                        void (*done_cb)(struct pool_task *task));
+
+/* ---- inspect.c */
+void inspect_check(struct trainer *t);
+void inspect_stop(struct trainer *t);
+void inspect_audit(struct trainer *t, uint64_t step, uint32_t shard);
+bool inspect_wants(const struct trainer *t, uint64_t step, uint32_t shard);
+void inspect_bucket(struct shard_task *s, struct device_stream *stream, uint32_t bucket);
+void inspect_shard_done(struct trainer *t, const struct shard_task *s);
+bool inspect_owes(const struct trainer *t);
 
 /* ---- reduce.c */
 void reduce_connect(struct trainer *t);
@@ -231,6 +275,8 @@ void reduce_start(struct trainer *t, const struct elastic_action *action);
 void reduce_stop(struct trainer *t);
 void reduce_applied(struct trainer *t);
 void reduce_top(struct trainer *t, const struct sums_top *top);
+void reduce_checked(struct trainer *t, uint64_t hash);
+void reduce_audited(struct trainer *t);
 void *reduce_place(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
 void reduce_frame(struct trainer *t, uint32_t peer, const struct comm_frame *frame);
 void reduce_prepare(struct trainer *t);
@@ -290,7 +336,20 @@ bool save_open(const struct trainer *t);
 void fault_point(const struct trainer *t, const char *phase, uint64_t step);
 /* the i-th shard to be worked */
 uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i);
+/* Flips a bit of the values if MUSTER_FLIP says so. */
+void fault_flip(const struct trainer *t, const char *what, uint64_t step, float *values,
+                uint64_t count);
 #else
+static inline void fault_flip(const struct trainer *t, const char *what, uint64_t step,
+                              float *values, uint64_t count)
+{
+    (void)t;
+    (void)what;
+    (void)step;
+    (void)values;
+    (void)count;
+}
+
 static inline uint32_t fault_order(const struct trainer *t, uint64_t step, uint32_t i)
 {
     (void)t;

@@ -6,7 +6,8 @@
  * so they are sent without a copy. R may be torn when the generation begins: results of the step
  * that was broken off are written over it once all members of *that* generation had applied the
  * step before, but who comes back from a checkpoint was none of them. Then only the state is
- * served. */
+ * served, with the hash that its holder knows of it: bits that have flipped in its memory since are
+ * not taken over. */
 #include "train/trainer.h"
 
 #define COPY_BYTES (8u << 20) /* of one frame of a copy */
@@ -68,7 +69,8 @@ static void serve_copy(struct trainer *t, uint32_t peer, const struct comm_frame
     bool state = request->value[0] == REQUEST_STATE;
     const uint8_t *bytes = (const uint8_t *)(state ? t->state.values : t->state.reduced);
     uint64_t all = state ? state_value_bytes(&t->state) : reduced_bytes(t);
-    struct comm_frame frame = {.kind = state ? COMM_STATE : COMM_REDUCED, .step = request->step};
+    struct comm_frame frame = {.kind = state ? COMM_STATE : COMM_REDUCED, .step = request->step,
+                               .value = {t->hashed ? t->hash : 0, 0}};
 
     fault_point(t, "serve", request->step);
     if (t->state.applied != request->step || (!state && !t->reduced_whole)) {
@@ -96,24 +98,35 @@ static void *copy_place(struct trainer *t, uint32_t peer, const struct comm_fram
     return into + frame->offset;
 }
 
-static void copy_frame(struct trainer *t, const struct comm_frame *frame)
+/* The whole state has come: is it what its holder says of it? 0: it has no hash of it. */
+static bool take_copied_state(struct trainer *t, uint64_t hash)
 {
     struct plan_mask present;
+
+    t->reduced_whole = false;
+    trainer_rehash(t);
+    if (hash != 0 && hash != t->hash) {
+        report_warning(t, "the copy of the state differs from what its holder has hashed: corrupt");
+        return false;
+    }
+    t->state.applied = t->copy_version;
+    if (t->state.applied < t->steps_total) {
+        present = plan_present(&t->shape, t->state.applied);
+        sums_begin(&t->sums, t->shape.shards, &present);
+    }
+    return true;
+}
+
+static void copy_frame(struct trainer *t, const struct comm_frame *frame)
+{
+    bool ok = true;
 
     t->copy_got += frame->length;
     if (t->copy_version == 0 || t->copy_got < t->copy_bytes)
         return;
-    if (t->copy_state) {
-        t->state.applied = t->copy_version;
-        t->reduced_whole = false;
-        state_hash_all(&t->state, t->stream);
-        t->hash = state_hash(&t->state, t->stream);
-        if (t->state.applied < t->steps_total) {
-            present = plan_present(&t->shape, t->state.applied);
-            sums_begin(&t->sums, t->shape.shards, &present);
-        }
-    }
-    copied(t, true, t->copy_version);
+    if (t->copy_state)
+        ok = take_copied_state(t, frame->value[0]);
+    copied(t, ok, t->copy_version);
 }
 
 /* ---- frames --------------------------------------------------------------------------------- */

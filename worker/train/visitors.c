@@ -4,7 +4,9 @@
  *   1. A visitor gets the record of every update since it was added, in order, or a NOTE that it
  *      was dropped.
  *   2. What is sent was copied between two updates, and carries the version it was copied at.
- *   3. All that is sent of one subscription carries its serial number in `flags`. */
+ *   3. All that is sent of one subscription carries its serial number in `flags`.
+ *   4. A record carries the hash of the version that it leads to, a chunk that of its own version
+ *      (0: there is none), so that the spare can tell whether it holds what its source does. */
 #include "train/trainer.h"
 
 #include <stdlib.h>
@@ -47,11 +49,16 @@ static void drop(struct trainer *t, struct visitor *v)
     (void)comm_send(t->comm, v->peer, &note, NULL, 0, NULL);
 }
 
+static uint64_t hash_of(const struct trainer *t)
+{
+    return t->hashed ? t->hash : 0;
+}
+
 /* One chunk of parameters and moments as they are now. */
 static bool send_chunk(struct trainer *t, struct visitor *v, uint64_t chunk)
 {
     struct comm_frame frame = {.kind = COMM_STATE, .step = t->state.applied,
-                               .chunk = (uint32_t)chunk};
+                               .value = {hash_of(t), 0}, .chunk = (uint32_t)chunk};
     uint64_t first, count, n = t->state.spec->param_count;
     struct blob *blob;
     bool sent;
@@ -105,12 +112,11 @@ void visitors_add(struct trainer *t, uint32_t peer, uint32_t serial)
 /* After an update: its record to every spare, and more chunks. */
 void visitors_applied(struct trainer *t, uint64_t plan)
 {
-    struct comm_frame frame = {.kind = COMM_RECORD, .step = t->apply_step, .value = {plan, 0}};
+    struct comm_frame frame = {.kind = COMM_RECORD, .step = t->apply_step,
+                               .value = {plan, hash_of(t)}};
     struct blob *blob = NULL;
-    uint32_t clip_bits;
 
-    memcpy(&clip_bits, &t->apply_clip, sizeof clip_bits);
-    frame.value[1] = clip_bits;
+    memcpy(&frame.index, &t->apply_clip, sizeof frame.index); /* the clip factor's bits */
     for (int i = 0; i < VISITORS_MAX; i++) {
         struct visitor *v = &t->visitors[i];
 

@@ -241,7 +241,7 @@ static void begin(struct rank *rank, uint64_t number)
 static void start(struct rank *rank)
 {
     struct exchange *x = step_of(rank, rank->number);
-    struct exchange_word word = {1, 2};
+    struct exchange_word word = {1, 2, false, 0};
     begin(rank, rank->number + 1);
     rank->started_ns = uv_hrtime();
     for (uint32_t b = 0; b < x->config.bucket_count; b++) {
@@ -341,7 +341,7 @@ static void frame_cb(void *owner, uint32_t peer, const struct comm_frame *frame,
     enum exchange_fault fault = EXCHANGE_FINE;
     (void)payload;
     if (frame->kind == COMM_WORD) {
-        struct exchange_word word = {frame->value[0], frame->value[1]};
+        struct exchange_word word = {frame->value[0], frame->value[1], false, 0};
         fault = exchange_word(x, from, &word, &actions);
     } else if (frame->kind == COMM_PIECE) {
         uint32_t node = exchange_find_node(x, frame->level, frame->index);

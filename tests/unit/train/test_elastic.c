@@ -34,9 +34,11 @@ static void say_detail(char *text, size_t bytes, const struct elastic_action *ac
     enum elastic_action_type type = action->type;
 
     if (type == ELASTIC_DO_EXCHANGE)
-        (void)snprintf(text, bytes, "%" PRIu64 "%s", action->step,
-                       action->words_only ? " words" : "");
-    if (type == ELASTIC_DO_APPLY || type == ELASTIC_DO_STEP_DONE)
+        (void)snprintf(text, bytes, "%" PRIu64 "%s%s", action->step,
+                       action->words_only ? " words" : "", action->hashed ? "" : " unhashed");
+    if (type == ELASTIC_DO_APPLY && !action->hashed)
+        (void)snprintf(text, bytes, "%" PRIu64 " unhashed", action->step);
+    else if (type == ELASTIC_DO_APPLY || type == ELASTIC_DO_STEP_DONE)
         (void)snprintf(text, bytes, "%" PRIu64, action->step);
     if (type == ELASTIC_DO_COPY_REDUCED || type == ELASTIC_DO_COPY_STATE)
         (void)snprintf(text, bytes, "from %u", action->from);
@@ -138,13 +140,16 @@ static struct elastic_event exchanged(const struct bench *bench, uint64_t plan_m
                                   .step = bench->e.applied,
                                   .plan_min = plan_min,
                                   .unanimous = true,
-                                  .majority = true};
+                                  .majority = true,
+                                  .hashed = true,
+                                  .shard_odd = ELASTIC_NO_SHARD};
 }
 
 static const char *versioned(struct bench *bench, enum elastic_event_type type, uint64_t version)
 {
-    return tell(bench, (struct elastic_event){
-                           .type = type, .version = version, .hash = version, .ok = true});
+    return tell(bench,
+                (struct elastic_event){
+                    .type = type, .version = version, .hash = version, .ok = true, .hashed = true});
 }
 
 static void begin(struct bench *bench, uint64_t steps, bool saves)
@@ -488,6 +493,122 @@ static void an_outvoted_replica_is_found_before_the_update(void **state)
     assert_true(bench.actions.list[0].linger);
 }
 
+/* Whoever finds its own parameters changed goes at once: its last sums have not left. */
+static void a_corrupt_replica_finds_itself(void **state)
+{
+    struct elastic_event corrupt = {.type = ELASTIC_CORRUPT, .step = 0};
+    struct bench bench;
+
+    (void)state;
+    begin_three(&bench);
+    assert_string_equal(tell(&bench, corrupt), "GOODBYE EXIT(75)");
+    assert_non_null(strstr(bench.actions.list[0].text, "rank 1) is corrupt"));
+    assert_string_equal(bench.actions.list[1].text, bench.actions.list[0].text);
+    /* An answer that comes when the exchange is over, or of an older step, says nothing. */
+    begin_three(&bench);
+    (void)over(&bench, 1);
+    assert_string_equal(tell(&bench, corrupt), "");
+    begin_three(&bench);
+    (void)tell(&bench, exchanged(&bench, 1));
+    (void)versioned(&bench, ELASTIC_APPLIED, 1);
+    assert_string_equal(tell(&bench, corrupt), "");
+}
+
+static void odd_sums_are_told_from_odd_parameters(void **state)
+{
+    static const uint32_t other[] = {2}, me[] = {1}, both[] = {0, 1};
+    struct bench bench;
+    struct elastic_event votes;
+
+    (void)state;
+    begin_three(&bench);
+    votes = exchanged(&bench, 1);
+    votes.unanimous = false;
+    votes.shard_odd = 3;
+    votes.outvoted = other;
+    votes.outvoted_count = 1;
+    assert_string_equal(tell(&bench, votes), "SEND_PEER_LOST(3)");
+    assert_non_null(strstr(bench.actions.list[0].text, "its sums of shard 3 differ"));
+    assert_int_equal(bench.actions.list[0].why, ELASTIC_LOST_HASH);
+    votes.outvoted = me;
+    assert_string_equal(tell(&bench, votes), "GOODBYE EXIT(75)");
+    assert_non_null(strstr(bench.actions.list[1].text, "(rank 1) is corrupt: its sums of shard 3"));
+    begin_three(&bench);
+    votes.majority = false;
+    votes.outvoted = both;
+    votes.outvoted_count = 2;
+    assert_string_equal(tell(&bench, votes), "EXIT(75)");
+    assert_non_null(strstr(bench.actions.list[0].text, "ranks 0 and 1"));
+    assert_true(bench.actions.list[0].linger);
+}
+
+/* One step; the words and the update that follow. */
+static const char *step_on(struct bench *bench)
+{
+    struct elastic_event applied = {
+        .type = ELASTIC_APPLIED, .version = bench->e.applied + 1, .hashed = true};
+    static char did[256];
+
+    (void)snprintf(did, sizeof did, "%s ", tell(bench, exchanged(bench, 1)));
+    (void)snprintf(did + strlen(did), sizeof did - strlen(did), "%s", tell(bench, applied));
+    return did;
+}
+
+static void hashes_are_made_every_n_steps_and_where_they_are_needed(void **state)
+{
+    static const char *const owned[] = {"01", "23"};
+    struct bench bench;
+
+    (void)state;
+    begin_three(&bench);
+    bench.e.config.hash_every = 3;
+    bench.e.config.save_every = 4; /* what a checkpoint holds was compared */
+    (void)shard_done(&bench, 2);
+    assert_string_equal(step_on(&bench),
+                        "APPLY(0 unhashed) STEP_DONE(0) COMPUTE(2) EXCHANGE(1 unhashed)");
+    (void)step_on(&bench);
+    assert_string_equal(step_on(&bench), "APPLY(2) STEP_DONE(2) COMPUTE(2) EXCHANGE(3)");
+    assert_string_equal(step_on(&bench), "APPLY(3) STEP_DONE(3) COMPUTE(2) EXCHANGE(4)");
+    assert_string_equal(step_on(&bench),
+                        "APPLY(4 unhashed) STEP_DONE(4) COMPUTE(2) EXCHANGE(5 unhashed)");
+    /* What a generation begins with is compared. */
+    (void)over(&bench, 1);
+    (void)reformed(&bench, 2, 5, "21", owned);
+    assert_string_equal(connected(&bench), "SEND_ENTERED EXCHANGE(5)");
+    (void)roster(&bench, ELASTIC_PLAN, 3, 5, "214");
+    assert_string_equal(tell(&bench, exchanged(&bench, 3)), "GENERATION APPLY(5)");
+    (void)versioned(&bench, ELASTIC_APPLIED, 6);
+    (void)connected(&bench);
+    assert_string_equal(tell(&bench, exchanged(&bench, 3)), "GENERATION APPLY(6 unhashed)");
+    (void)roster(&bench, ELASTIC_PLAN, 4, 5, "21");
+    (void)versioned(&bench, ELASTIC_APPLIED, 7);
+    assert_string_equal(tell(&bench, exchanged(&bench, 4)), "APPLY(7)"); /* a boundary */
+}
+
+static void how_long_sums_may_have_been_wrong_is_said(void **state)
+{
+    static const uint32_t other[] = {2};
+    struct bench bench;
+    struct elastic_event votes;
+
+    (void)state;
+    begin_three(&bench);
+    bench.e.config.hash_every = 3;
+    for (int i = 0; i < 3; i++) {
+        struct elastic_event event = exchanged(&bench, 1);
+
+        event.hashed = i == 0;
+        (void)tell(&bench, event);
+        (void)versioned(&bench, ELASTIC_APPLIED, bench.e.applied + 1);
+    }
+    votes = exchanged(&bench, 1);
+    votes.unanimous = false;
+    votes.outvoted = other;
+    votes.outvoted_count = 1;
+    assert_string_equal(tell(&bench, votes), "SEND_PEER_LOST(3)");
+    assert_non_null(strstr(bench.actions.list[0].text, "equal before step 0"));
+}
+
 static void the_end_is_agreed_evaluated_saved_and_told(void **state)
 {
     struct bench bench;
@@ -533,7 +654,8 @@ static void random_event(struct bench *bench, uint64_t *seed)
 {
     static const char *const groups[] = {"1", "12", "213", "23", "4132"};
     static const enum elastic_event_type told[] = {ELASTIC_FORMED, ELASTIC_PLAN, ELASTIC_VIEW};
-    enum elastic_event_type type = (enum elastic_event_type)(next_random(seed) % 20);
+    enum elastic_event_type type =
+        (enum elastic_event_type)(next_random(seed) % (ELASTIC_STOP + 1));
     uint64_t number = bench->e.number_max + next_random(seed) % 3;
     struct elastic_event event = exchanged(bench, number);
 
@@ -599,6 +721,10 @@ int main(void)
         cmocka_unit_test(a_spare_that_was_dropped_still_enters_with_the_group),
         cmocka_unit_test(a_half_copied_spare_reads_its_state_again_before_it_reports),
         cmocka_unit_test(an_outvoted_replica_is_found_before_the_update),
+        cmocka_unit_test(a_corrupt_replica_finds_itself),
+        cmocka_unit_test(odd_sums_are_told_from_odd_parameters),
+        cmocka_unit_test(hashes_are_made_every_n_steps_and_where_they_are_needed),
+        cmocka_unit_test(how_long_sums_may_have_been_wrong_is_said),
         cmocka_unit_test(the_end_is_agreed_evaluated_saved_and_told),
         cmocka_unit_test(whatever_comes_the_invariants_hold),
     };

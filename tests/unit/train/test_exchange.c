@@ -16,7 +16,7 @@
 enum { WORLD_MAX = 5, STEPS = 4, BUCKETS = 3, FRAMES_MAX = 4096, SHARDS = 8 };
 
 struct frame {
-    enum exchange_action_type type; /* SEND_WORD, SEND_PIECES or SEND_RESULT */
+    enum exchange_action_type type; /* SEND_WORD, SEND_PIECES, SEND_RESULT or SEND_AUDIT */
     uint32_t step, bucket, chunk, level, index;
 };
 
@@ -32,6 +32,8 @@ struct rank {
     uint32_t step;                /* at hand: all before are applied */
     bool started;                 /* the exchange of the step at hand */
     bool pending;                 /* that step is complete, and not applied yet */
+    bool checking, auditing;      /* CHECK, AUDIT was said and not answered */
+    bool checked, audited;        /* it was, in this step */
     uint32_t adds[BUCKETS];       /* of the step at hand */
     uint64_t nodes_ready[BUCKETS];/* bit: node of mine was offered */
 };
@@ -41,9 +43,15 @@ struct world {
     uint16_t owner[SHARDS];
     struct rank rank[WORLD_MAX];
     struct way way[WORLD_MAX][WORLD_MAX];
+    uint32_t audit; /* of all words */
     uint64_t random;
     unsigned seed;
 };
+
+static struct exchange_word word_of(const struct world *w)
+{
+    return (struct exchange_word){1, 7, true, w->audit};
+}
 
 static uint32_t draw(struct world *w, uint32_t below)
 {
@@ -53,8 +61,12 @@ static uint32_t draw(struct world *w, uint32_t below)
 
 static struct exchange *exchange_at(struct world *w, uint32_t r, uint32_t step)
 {
-    struct exchange_config config = {
-        .world = w->ranks, .me = r, .shards = SHARDS, .owner = w->owner, .bucket_count = BUCKETS};
+    struct exchange_config config = {.step = step,
+                                     .world = w->ranks,
+                                     .me = r,
+                                     .shards = SHARDS,
+                                     .owner = w->owner,
+                                     .bucket_count = BUCKETS};
     struct rank *me = &w->rank[r];
 
     if (me->begun[step % 2] == step + 1)
@@ -85,6 +97,12 @@ static bool empty_chunk(const struct exchange *x, uint32_t bucket, uint32_t chun
     return count == 0;
 }
 
+static bool is_sent(enum exchange_action_type type)
+{
+    return type == EXCHANGE_SEND_WORD || type == EXCHANGE_SEND_PIECES ||
+           type == EXCHANGE_SEND_RESULT || type == EXCHANGE_SEND_AUDIT;
+}
+
 static void carry_out(struct world *w, uint32_t r, uint32_t step,
                       const struct exchange_actions *actions)
 {
@@ -102,7 +120,7 @@ static void carry_out(struct world *w, uint32_t r, uint32_t step,
         for (uint32_t to = 0; to < w->ranks; to++) {
             if (a->type == EXCHANGE_SEND_PIECES)
                 frame.chunk = to;
-            if (to == r || a->type == EXCHANGE_ADD || a->type == EXCHANGE_COMPLETE ||
+            if (to == r || !is_sent(a->type) ||
                 (a->type == EXCHANGE_SEND_PIECES && empty_chunk(x, a->bucket, to)))
                 continue;
             post(w, r, to, frame);
@@ -116,6 +134,8 @@ static void carry_out(struct world *w, uint32_t r, uint32_t step,
         }
         if (a->type == EXCHANGE_COMPLETE)
             w->rank[r].pending = true;
+        w->rank[r].checking |= a->type == EXCHANGE_CHECK;
+        w->rank[r].auditing |= a->type == EXCHANGE_AUDIT;
         carry_out(w, r, step, &more);
     }
 }
@@ -126,11 +146,13 @@ static void deliver(struct world *w, uint32_t from, uint32_t to)
     const struct frame f = way->frames[way->first++];
     struct exchange *x = exchange_at(w, to, f.step);
     struct exchange_actions actions = {.count = 0};
-    struct exchange_word word = {1, 7};
+    struct exchange_word word = word_of(w);
     enum exchange_fault fault;
 
     if (f.type == EXCHANGE_SEND_WORD) {
         fault = exchange_word(x, from, &word, &actions);
+    } else if (f.type == EXCHANGE_SEND_AUDIT) {
+        fault = exchange_audit(x, from, 99, &actions);
     } else if (f.type == EXCHANGE_SEND_PIECES) {
         uint32_t node = exchange_find_node(x, f.level, f.index);
 
@@ -145,26 +167,67 @@ static void deliver(struct world *w, uint32_t from, uint32_t to)
     carry_out(w, to, f.step, &actions);
 }
 
+/* The answer to CHECK or AUDIT, a while after it was asked for. */
+static bool answer(struct world *w, uint32_t r)
+{
+    struct rank *me = &w->rank[r];
+    struct exchange *x = exchange_at(w, r, me->step);
+    struct exchange_actions actions = {.count = 0};
+
+    if (me->checking) {
+        me->checking = false;
+        assert_false(me->checked);
+        me->checked = true;
+        assert_true(exchange_checked(x, 7, &actions));
+    } else if (me->auditing) {
+        me->auditing = false;
+        me->audited = true;
+        assert_int_equal(exchange_audited(x, 99, &actions), EXCHANGE_FINE);
+        assert_int_equal(exchange_audited(x, 99, &actions), EXCHANGE_TWICE);
+    } else {
+        return false;
+    }
+    carry_out(w, r, me->step, &actions);
+    return true;
+}
+
+/* The step is complete: all that it takes was done. */
+static void apply(struct world *w, uint32_t r)
+{
+    struct rank *me = &w->rank[r];
+    struct exchange *x = exchange_at(w, r, me->step);
+
+    for (uint32_t b = 0; b < BUCKETS; b++)
+        assert_int_equal(me->adds[b], !empty_chunk(x, b, r));
+    assert_true(me->checked || me->nodes_ready[0] == 0); /* who sent none has nothing to check */
+    assert_int_equal(me->audited, audit_has(&x->audit, r));
+    if (w->audit != 0 && me->step % w->audit == 0 && w->ranks > 1)
+        assert_int_equal(x->audit.count, w->ranks == 2 ? 2 : 3);
+    else
+        assert_int_equal(x->audit.count, 0);
+    me->step++;
+    me->started = me->pending = me->checked = me->audited = false;
+    memset(me->adds, 0, sizeof me->adds);
+    memset(me->nodes_ready, 0, sizeof me->nodes_ready);
+}
+
 /* What this rank can do by itself; false: nothing. */
 static bool move(struct world *w, uint32_t r)
 {
     struct rank *me = &w->rank[r];
     struct exchange_actions actions = {.count = 0};
-    struct exchange_word word = {1, 7};
+    struct exchange_word word = word_of(w);
     struct exchange *x;
 
     if (me->step == STEPS)
         return false;
     x = exchange_at(w, r, me->step);
-    if (me->pending) { /* applied */
-        for (uint32_t b = 0; b < BUCKETS; b++)
-            assert_int_equal(me->adds[b], !empty_chunk(x, b, r));
-        me->step++;
-        me->started = me->pending = false;
-        memset(me->adds, 0, sizeof me->adds);
-        memset(me->nodes_ready, 0, sizeof me->nodes_ready);
+    if (me->pending) {
+        apply(w, r);
         return true;
     }
+    if (draw(w, 2) == 0 && answer(w, r))
+        return true;
     if (!me->started) {
         me->started = true;
         exchange_start(x, &word, &actions);
@@ -179,7 +242,7 @@ static bool move(struct world *w, uint32_t r)
                 carry_out(w, r, me->step, &actions);
                 return true;
             }
-    return false;
+    return answer(w, r);
 }
 
 /* One random thing that can happen; false: nothing can. */
@@ -210,6 +273,7 @@ static void every_order_comes_to_the_same_end(void **state)
         w->seed = seed;
         w->random = seed;
         w->ranks = 1 + draw(w, WORLD_MAX);
+        w->audit = draw(w, 3);
         w->real = 1 + draw(w, SHARDS); /* ranks whose shards are all absent owe no piece */
         for (uint32_t s = 0; s < SHARDS; s++)
             w->owner[s] = (uint16_t)(s * w->ranks / SHARDS);
@@ -228,7 +292,7 @@ static void faults_change_nothing(void **state)
 {
     static struct world w = {.ranks = 2, .real = SHARDS};
     struct exchange_actions actions = {.count = 0};
-    struct exchange_word word = {1, 7};
+    struct exchange_word word = {1, 7, true, 0};
     struct exchange *x, before;
 
     (void)state;
@@ -243,6 +307,9 @@ static void faults_change_nothing(void **state)
     assert_int_equal(exchange_piece(x, 1, 1, 0, 0, &actions), EXCHANGE_NODE);
     assert_int_equal(exchange_result(x, 1, 1, 0, &actions), EXCHANGE_CHUNK);
     assert_int_equal(exchange_result(x, 1, 1, 1, &actions), EXCHANGE_EARLY);
+    assert_int_equal(exchange_audit(x, 0, 99, &actions), EXCHANGE_RANK);
+    assert_int_equal(exchange_audit(x, 2, 99, &actions), EXCHANGE_RANK);
+    assert_int_equal(exchange_audited(x, 99, &actions), EXCHANGE_UNASKED);
     assert_int_equal(actions.count, 0);
     assert_memory_equal(&before, x, sizeof before);
     assert_int_equal(exchange_word(x, 1, &word, &actions), EXCHANGE_FINE);

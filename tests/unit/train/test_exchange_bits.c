@@ -21,7 +21,7 @@ static const uint64_t elements[BUCKETS] = {ELEMENTS,
 
 /* On its way from one member to another. */
 struct frame {
-    enum exchange_action_type type; /* SEND_WORD, SEND_PIECES or SEND_RESULT */
+    enum exchange_action_type type; /* SEND_WORD, SEND_PIECES, SEND_RESULT or SEND_AUDIT */
     uint32_t from, to;              /* ranks */
     uint32_t bucket, node;          /* of a piece or a result */
 };
@@ -29,6 +29,9 @@ struct frame {
 struct member {
     struct exchange x;
     struct exchange_word word;         /* its own */
+    uint64_t memory;                   /* hash of its parameters as they are now */
+    uint64_t sums;                     /* hash of what it computes for an audit */
+    bool corrupt;                      /* a check has found it out: it does nothing any more */
     bool started;                      /* exchange_start() was called */
     bool have_result[BUCKETS][WORLDS]; /* chunks of R */
     float reduced[BUCKETS][ELEMENTS];  /* R */
@@ -98,15 +101,23 @@ static void add(struct rig *rig, uint32_t rank, uint32_t bucket)
 
 static void carry_out(struct rig *rig, uint32_t rank, const struct exchange_actions *actions)
 {
-    for (uint32_t i = 0; i < actions->count; i++) {
+    struct member *m = &rig->members[rank];
+
+    for (uint32_t i = 0; i < actions->count && !m->corrupt; i++) {
         const struct exchange_action *action = &actions->list[i];
+        struct exchange_actions more = {.count = 0};
 
         if (action->type == EXCHANGE_ADD)
             add(rig, rank, action->bucket);
         else if (action->type == EXCHANGE_COMPLETE)
-            rig->members[rank].completed++;
+            m->completed++;
+        else if (action->type == EXCHANGE_CHECK)
+            m->corrupt = !exchange_checked(&m->x, m->memory, &more);
+        else if (action->type == EXCHANGE_AUDIT)
+            assert_int_equal(exchange_audited(&m->x, m->sums, &more), EXCHANGE_FINE);
         else
             send_to_others(rig, rank, action);
+        carry_out(rig, rank, &more);
     }
 }
 
@@ -129,7 +140,11 @@ static void deliver(struct rig *rig, const struct frame *f)
     struct exchange_actions actions = {.count = 0};
     enum exchange_fault fault = EXCHANGE_FINE;
 
-    if (f->type == EXCHANGE_SEND_WORD)
+    if (m->corrupt)
+        return;
+    if (f->type == EXCHANGE_SEND_AUDIT)
+        fault = exchange_audit(&m->x, f->from, rig->members[f->from].sums, &actions);
+    else if (f->type == EXCHANGE_SEND_WORD)
         fault = exchange_word(&m->x, f->from, &rig->members[f->from].word, &actions);
     else if (f->type == EXCHANGE_SEND_PIECES)
         fault = exchange_piece(&m->x, f->from, f->bucket, f->to, f->node, &actions);
@@ -159,10 +174,13 @@ static void begin(struct rig *rig, uint32_t world, uint32_t shards, uint64_t see
                 rig->values[b][e][i] = tree_value(&seed);
     for (uint32_t rank = 0; rank < world; rank++) {
         struct exchange_config config = {
-            world, rank, shards, rig->owner, rig->present, BUCKETS, {elements[0], elements[1]}};
+            seed,       world,        rank,    shards,
+            rig->owner, rig->present, BUCKETS, {elements[0], elements[1]}};
 
         exchange_begin(&rig->members[rank].x, &config);
-        rig->members[rank].word = (struct exchange_word){10 + rank, 42};
+        rig->members[rank].word = (struct exchange_word){10 + rank, 42, true, 0};
+        rig->members[rank].memory = 42;
+        rig->members[rank].sums = 77;
     }
 }
 
@@ -174,6 +192,8 @@ static bool act_once(struct rig *rig, uint32_t rank, uint64_t *seed)
     struct exchange_actions actions = {.count = 0};
     uint32_t skip = (uint32_t)(tree_random(seed) % 3);
 
+    if (m->corrupt)
+        return false;
     if (!m->started && tree_random(seed) % 2 == 0) {
         m->started = true;
         exchange_start(&m->x, &m->word, &actions);
@@ -184,7 +204,8 @@ static bool act_once(struct rig *rig, uint32_t rank, uint64_t *seed)
         for (uint32_t n = 0; n < m->x.node_count; n++) {
             bool in = (m->x.pieces[b][n / 8] >> (n % 8) & 1) != 0;
 
-            if (m->x.nodes[n].owner != rank || in || (skip > 0 && skip-- > 0))
+            if (m->x.nodes[n].owner != rank || in || m->x.mine_open == 0 ||
+                (skip > 0 && skip-- > 0))
                 continue;
             assert_int_equal(exchange_node_ready(&m->x, b, n, &actions), EXCHANGE_FINE);
             carry_out(rig, rank, &actions);
@@ -277,7 +298,7 @@ static void begin_three(struct exchange *x)
 
 static void what_does_not_fit_is_told_and_changes_nothing(void **state)
 {
-    const struct exchange_word word = {1, 1};
+    const struct exchange_word word = {1, 1, false, 0};
     struct exchange_actions actions = {.count = 0};
     struct exchange x, before;
 
@@ -305,13 +326,13 @@ static void what_does_not_fit_is_told_and_changes_nothing(void **state)
     assert_int_equal(exchange_added(&x, 0, &actions), EXCHANGE_BUCKET);
     assert_memory_equal(&x, &before, sizeof x);
     assert_int_equal(actions.count, 0);
-    for (int fault = EXCHANGE_FINE; fault <= EXCHANGE_EARLY; fault++)
+    for (int fault = EXCHANGE_FINE; fault <= EXCHANGE_UNASKED; fault++)
         assert_true(strlen(exchange_fault_text((enum exchange_fault)fault)) > 0);
 }
 
 static void who_is_missing_is_named(void **state)
 {
-    const struct exchange_word word = {1, 1};
+    const struct exchange_word word = {1, 1, false, 0};
     struct exchange_actions actions = {.count = 0};
     struct exchange x;
 
@@ -348,7 +369,7 @@ static void vote(const uint64_t *hashes, const uint64_t *plans, uint32_t world,
     config.owner = owner;
     exchange_begin(&x, &config);
     for (uint32_t r = 0; r < world; r++) {
-        struct exchange_word word = {plans[r], hashes[r]};
+        struct exchange_word word = {plans[r], hashes[r], hashes[r] != 0, 0};
 
         if (r == 0)
             exchange_start(&x, &word, &actions);
@@ -377,6 +398,9 @@ static void words_are_counted(void **state)
         {5, {8, 9, 7, 7, 7}, 7, {0, 1}, 2},
         {5, {7, 8, 7, 9, 7}, 7, {1, 3}, 2},
         {5, {7, 8, 7, 8, 9}, 0, {0}, 0},
+        {3, {7, 0, 7}, 7, {0}, 0}, /* 0: it has made none, and is not compared */
+        {4, {7, 0, 8, 7}, 7, {2}, 1},
+        {3, {7, 0, 8}, 0, {0}, 0},
     };
     const uint64_t plans[5] = {9, 7, 8, 12, 11};
 
@@ -405,10 +429,11 @@ static void words_that_differ_end_it_before_anything_is_added(void **state)
     (void)state;
     for (uint64_t seed = 1; seed <= 300; seed++) {
         uint64_t random = seed;
-        uint32_t world = 2 + (uint32_t)(seed % 6);
+        uint32_t world = 2 + (uint32_t)(seed % 6), odd;
 
         begin(&rig, world, 8 + (uint32_t)(seed % 9), seed);
-        rig.members[tree_random(&random) % world].word.hash = 43;
+        odd = (uint32_t)(tree_random(&random) % world);
+        rig.members[odd].word.hash = rig.members[odd].memory = 43;
         run(&rig, seed);
         for (uint32_t rank = 0; rank < world; rank++) {
             struct exchange_votes votes;
@@ -423,9 +448,107 @@ static void words_that_differ_end_it_before_anything_is_added(void **state)
     }
 }
 
+/* ---- corruption ----------------------------------------------------------------------------- */
+
+/* Parameters that changed since the word was said: nobody's step is complete with such sums. */
+static void sums_of_changed_parameters_complete_no_step(void **state)
+{
+    static struct rig rig;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        uint64_t random = seed;
+        uint32_t world = 1 + (uint32_t)(seed % 6), odd;
+
+        begin(&rig, world, 8 + (uint32_t)(seed % 9), seed);
+        odd = (uint32_t)(tree_random(&random) % world);
+        rig.members[odd].memory = 43;
+        run(&rig, seed);
+        if (rig.members[odd].x.node_count > 0 && rig.members[odd].corrupt)
+            for (uint32_t rank = 0; rank < world; rank++)
+                assert_int_equal(rig.members[rank].completed, 0);
+        for (uint32_t n = 0; n < rig.members[odd].x.node_count; n++)
+            if (rig.members[odd].x.nodes[n].owner == odd)
+                assert_true(rig.members[odd].corrupt);
+    }
+}
+
+/* A word without a hash promises nothing that could be checked. */
+static void without_a_hash_nothing_is_checked(void **state)
+{
+    static struct rig rig;
+
+    (void)state;
+    begin(&rig, 3, 8, 2);
+    for (uint32_t rank = 0; rank < 3; rank++) {
+        rig.members[rank].word.hashed = false;
+        rig.members[rank].memory = 43;
+    }
+    run(&rig, 3);
+    expect_whole(&rig);
+}
+
+/* The step is number 2 x seed, and audited: the first shard that is computed twice or more often.
+ */
+static void audit_of(struct rig *rig, uint32_t world, uint64_t seed)
+{
+    begin(rig, world, 8, 2 * seed);
+    for (uint32_t rank = 0; rank < world; rank++)
+        rig->members[rank].word.audit = 2;
+}
+
+static void an_audit_names_the_odd_one(void **state)
+{
+    static struct rig rig;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        uint32_t world = 2 + (uint32_t)(seed % 6), odd = (uint32_t)(seed / 6 % world);
+        struct exchange_votes votes;
+        bool asked;
+
+        audit_of(&rig, world, seed);
+        rig.members[odd].sums = 78;
+        run(&rig, seed);
+        asked = audit_has(&rig.members[0].x.audit, odd);
+        if (!asked) {
+            expect_whole(&rig);
+            continue;
+        }
+        for (uint32_t rank = 0; rank < world; rank++) {
+            assert_int_equal(rig.members[rank].completed, 1);
+            exchange_votes(&rig.members[rank].x, &votes);
+            assert_false(votes.unanimous);
+            assert_int_equal(votes.shard, rig.members[0].x.audit.shard);
+            assert_int_equal(votes.majority, world > 2);
+            assert_int_equal(votes.outvoted_count, world > 2 ? 1 : 2);
+            assert_true(votes.outvoted[0] == odd || votes.outvoted[world == 2] == odd);
+        }
+    }
+}
+
+/* Members that do not say the same of it audit nothing, and finish. */
+static void an_audit_takes_everybodys_word(void **state)
+{
+    static struct rig rig;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 50; seed++) {
+        audit_of(&rig, 4, seed);
+        rig.members[seed % 4].word.audit = (uint32_t)(seed % 2);
+        rig.members[1].sums = 78;
+        run(&rig, seed);
+        expect_whole(&rig);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_of_changed_parameters_complete_no_step),
+        cmocka_unit_test(without_a_hash_nothing_is_checked),
+        cmocka_unit_test(an_audit_names_the_odd_one),
+        cmocka_unit_test(an_audit_takes_everybodys_word),
         cmocka_unit_test(words_that_differ_end_it_before_anything_is_added),
         cmocka_unit_test(any_order_of_frames_gives_the_bits_of_the_tree),
         cmocka_unit_test(what_does_not_fit_is_told_and_changes_nothing),

@@ -174,11 +174,12 @@ static void what_changes_the_bits_is_in_the_spec(void **state)
                                           "--schedule=linear",
                                           "--warmup=1",
                                           "--lr=0.0010000000000000002"};
-    static const char *const others[] = {
-        "--min=2",        "--max=4",  "--threads=2",       "--ckpt=x",
-        "--ckpt-keep=1",  "--log=x",  "--log-samples",     "--quiet",
-        "--hash-every=2", "--node=n", "--data-listen=a",   "--connect-timeout=1s",
-        "--drain-ms=1s",  "--data=x", "--coordinator=h:1", "--job=other"};
+    static const char *const others[] = {"--min=2",       "--max=4",         "--threads=2",
+                                         "--ckpt=x",      "--ckpt-keep=1",   "--log=x",
+                                         "--log-samples", "--quiet",         "--hash-every=2",
+                                         "--node=n",      "--data-listen=a", "--connect-timeout=1s",
+                                         "--drain-ms=1s", "--data=x",        "--coordinator=h:1",
+                                         "--job=other",   "--audit=2"};
     char plain[SETTINGS_SPEC_BYTES], changed[SETTINGS_SPEC_BYTES], line[128];
 
     (void)state;
