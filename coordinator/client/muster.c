@@ -42,6 +42,7 @@ static struct muster *muster_new(struct muster_error *error)
         (void)client_explain(error, MUSTER_ERROR_SYSTEM, "out of memory");
         return NULL;
     }
+    ledger_init(&muster->ledger);
     muster->commands_end = &muster->commands;
     muster->events_end = &muster->events;
     muster->spare = calloc(1, sizeof *muster->spare);
@@ -227,6 +228,7 @@ static enum muster_status enter_barrier(struct muster *muster, const char *name,
 
     if (!command)
         return MUSTER_ERROR_SYSTEM;
+    atomic_store(&muster->thread, client_thread());
     client_copy_text(command->name, sizeof command->name, name);
     client_copy_text(command->text, sizeof command->text, place);
     command->event.barrier.name = command->name;

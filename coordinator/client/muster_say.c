@@ -2,6 +2,19 @@
 #include "client_private.h"
 
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A system call once per thread. */
+uint32_t client_thread(void)
+{
+    static _Thread_local uint32_t thread;
+
+    if (thread == 0)
+        thread = (uint32_t)syscall(SYS_gettid);
+    return thread;
+}
 
 void muster_progress(struct muster *muster, const struct muster_progress *progress)
 {
@@ -11,11 +24,9 @@ void muster_progress(struct muster *muster, const struct muster_progress *progre
         .applied = progress->applied,
         .loss = progress->loss,
         .samples_per_s = progress->samples_per_s,
-        .entered = progress->entered,
-        .left = progress->left,
     };
 
-    client_copy_text(status.entered_what, sizeof status.entered_what, progress->entered_what);
+    atomic_store(&muster->thread, progress->thread != 0 ? progress->thread : client_thread());
     uv_mutex_lock(&muster->mutex);
     muster->status = status;
     muster->has_status = true;
@@ -30,8 +41,38 @@ enum muster_status muster_entered(struct muster *muster, const struct muster_pos
     if (command && times)
         command->event.entered =
             (struct wire_entered){times->connect_us, times->state_us, times->recompute_us};
+    ledger_begin(&muster->ledger, position->generation);
     return client_command_push(muster, command);
 }
+
+/* ---- collectives ---- */
+
+uint64_t muster_collective_enter(struct muster *muster, const struct muster_collective *collective)
+{
+    uint64_t seq = ledger_enter(&muster->ledger, collective, uv_hrtime() / 1000);
+
+    atomic_store(&muster->thread, client_thread());
+    /* So that one that lasts is noticed before the next beat; the short ones cost nothing more. */
+    if (!atomic_exchange(&muster->looking, true))
+        carrier_wake(muster->carrier);
+    return seq;
+}
+
+void muster_collective_leave(struct muster *muster, uint64_t seq)
+{
+    ledger_leave(&muster->ledger, seq, uv_hrtime() / 1000);
+}
+
+void muster_ledger_write(struct muster *muster, int descriptor)
+{
+    struct timespec now = {0, 0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    ledger_write(&muster->ledger, descriptor,
+                 (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+}
+
+/* ---- the rest ---- */
 
 enum muster_status muster_ready(struct muster *muster, const struct muster_position *position,
                                 uint64_t params_hash)

@@ -33,6 +33,7 @@ void core_times_default(struct core_times *times)
     times->cooldown_losses = 3;
     times->cooldown_ms = 60000;
     times->restart_budget = 64;
+    times->on_deadlock = CORE_ON_DEADLOCK_REPORT;
 }
 
 static uint32_t table_size(uint32_t entries)
@@ -68,6 +69,8 @@ static size_t lay_out(struct core *core, const struct core_limits *limits)
     PLACE(lost, CORE_WORLD_MAX);
     PLACE(texts, TEXTS);
     PLACE(record, RECORD_BYTES);
+    PLACE(why, WHY_BYTES);
+    PLACE(ledgers, limits->members);
 #undef PLACE
     if (core != NULL) {
         core->by_conn_size = core->by_id_size = table;
@@ -147,6 +150,9 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     view->histograms = job->histograms;
     view->waiting_since_ms = waits ? (core->now_us - job->changed_us) / 1000 : 0;
     view->store_failing = job->retry_us != 0;
+    view->verdict = job->verdict.kind != CORE_VERDICT_NONE ? job->verdict_text : "";
+    view->verdicts = job->verdicts;
+    ledger_awaited(core, job, view->awaited, sizeof view->awaited);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->in_generation && m->rank == 0) {
             view->loss = m->loss;

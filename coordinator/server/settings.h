@@ -15,6 +15,7 @@ struct settings {
     uint64_t stalled_ms, stalled_steps, startup_ms;
     uint64_t restart_budget;
     uint64_t cooldown_losses, cooldown_ms;
+    const char *on_deadlock;   /* "report", "abort" or "evict" */
     uint64_t members_max, jobs_max;
 };
 

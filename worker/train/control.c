@@ -146,6 +146,9 @@ static void on_session_event(struct trainer *t, const struct muster_event *event
     case MUSTER_ENDED:
         on_ended(t, event);
         return;
+    case MUSTER_VERDICT:
+        report_warning(t, event->text);
+        return;
     case MUSTER_BARRIER:
     default:
         return;
@@ -294,8 +297,7 @@ void control_progress(struct trainer *t)
                                        .part = plan_mask_count(&t->elastic.held),
                                        .applied = t->elastic.applied,
                                        .loss = (float)t->loss,
-                                       .samples_per_s = (float)t->samples_per_s,
-                                       .entered_what = ""};
+                                       .samples_per_s = (float)t->samples_per_s};
 
     if (t->session != NULL && !t->session_ended)
         muster_progress(t->session, &progress);

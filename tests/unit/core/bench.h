@@ -18,7 +18,7 @@ struct bench_heard {
     enum core_mode mode;           /* GENERATION */
     uint32_t world;                /* GENERATION: members told */
     uint32_t rank;                 /* GENERATION: its own, UINT32_MAX = it is not in */
-    uint32_t code;                 /* REFUSED: exit code; BARRIER_RESULT: its end */
+    uint32_t code;                 /* REFUSED: exit code; BARRIER_RESULT: its end; VERDICT: kind */
     uint64_t seq;                  /* BARRIER_RESULT */
     bool pause, attached;          /* GENERATION; WELCOME */
     char text[CORE_SENTENCE_BYTES];
@@ -30,6 +30,9 @@ struct bench_member {
     enum core_phase phase;         /* told with its beats */
     uint64_t phase_us;             /* since when it has been in it; 0 = since the beat */
     uint64_t step;                 /* told with its beats */
+    uint64_t generation;           /* told with its beats: the one it said it entered */
+    struct core_beat ledger;       /* told with its beats, what they say of collectives */
+    uint64_t ledger_us;            /* since when it is there */
 };
 
 /* What the next member says in its HELLO. */
@@ -83,6 +86,7 @@ void bench_entered(struct bench *b, core_conn conn, uint64_t generation, uint64_
 void bench_report(struct bench *b, core_conn conn, uint64_t generation, uint64_t step);
 void bench_ready(struct bench *b, core_conn conn, uint64_t generation, uint64_t step);
 void bench_barrier(struct bench *b, core_conn conn, const char *name, uint64_t seq);
+void bench_beat(struct bench *b, core_conn conn); /* one more than those of bench_wait_ms() */
 /* Time goes on in ticks; everybody who is not silent beats every half second. */
 void bench_wait_ms(struct bench *b, uint32_t ms);
 void bench_tick(struct bench *b);

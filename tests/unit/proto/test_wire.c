@@ -75,7 +75,7 @@ static void largest_messages_fit(void **state)
 static void beat_has_golden_bytes(void **state)
 {
     static const uint8_t golden[] = {
-        'M',  'S',  'T',  'R',  1,    2,   0,   0,   28,  0,   0,   0, /* header */
+        'M',  'S',  'T',  'R',  1,    2,   0,   0,   52,  0,   0,   0, /* header */
         3,    0,    0,    0,    0,    0,   0,   0,                     /* generation 3 */
         0xef, 0xbe, 0xad, 0xde, 0,    0,   0,   0,                     /* nonce */
         0x78, 0,    0,    0,    0,    0,   0,   0,                     /* step 120 */
@@ -85,7 +85,12 @@ static void beat_has_golden_bytes(void **state)
         0x25, 0x00, 0x00, 0x40, 0x3f,                                  /* loss 0.75 */
         0x30, 0x07,                                                    /* entered 7 */
         0x38, 0x06,                                                    /* left 6 */
-        0x42, 0x0a, 'a',  'l',  'l',  '_', 'r', 'e', 'd', 'u', 'c', 'e',
+        0x42, 0x05, 'g',  'r',  'a',  'd', 's',                        /* name */
+        0x52, 0x0a, 'a',  'l',  'l',  '_', 'r', 'e', 'd', 'u', 'c', 'e', /* op */
+        0x5a, 0x07, 'f',  'l',  'o',  'a', 't', '3', '2',              /* dtype */
+        0x60, 0xe8, 0x07,                                              /* count 1000 */
+        0x70, 0x07,                                                    /* at 7 */
+        0x88, 0x01, 0x01,                                              /* open */
     };
     struct wire_message message = {
         .header = {.type = FRAME_BEAT, .generation = 3, .nonce = 0xdeadbeef, .step = 120},
@@ -95,7 +100,12 @@ static void beat_has_golden_bytes(void **state)
                  .loss = 0.75f,
                  .entered = 7,
                  .left = 6,
-                 .entered_what = "all_reduce"},
+                 .name = "grads",
+                 .op = "all_reduce",
+                 .dtype = "float32",
+                 .count = 1000,
+                 .at = 7,
+                 .open = true},
     };
     struct wire_arena arena;
     struct wire_message got;
@@ -108,7 +118,11 @@ static void beat_has_golden_bytes(void **state)
     assert_int_equal(bytes, sizeof golden);
     assert_memory_equal(frame, golden, sizeof golden);
     assert_int_equal(decode_frame(&arena, golden, &got), WIRE_OK);
-    assert_string_equal(got.beat.entered_what, "all_reduce");
+    assert_string_equal(got.beat.op, "all_reduce");
+    assert_string_equal(got.beat.dtype, "float32");
+    assert_string_equal(got.beat.place, "");
+    assert_int_equal(got.beat.count, 1000);
+    assert_true(got.beat.open);
     assert_true(got.beat.loss == 0.75f);
 }
 
