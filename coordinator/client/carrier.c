@@ -55,7 +55,8 @@ static void carry_out(struct carrier *carrier, const struct session_action *acti
     }
 }
 
-/* A worker that has not moved for long tells where its thread stands, with the next beat. */
+/* A worker that has not moved for long tells where its thread stands, with the next beat: the one
+ * that was named, unless who named it has itself said nothing since. */
 static void look_where(struct carrier *carrier)
 {
     struct muster *muster = carrier->muster;
@@ -65,7 +66,9 @@ static void look_where(struct carrier *carrier)
 
     if (carrier->session.state == SESSION_ATTACHED && now_us > since_us + STANDS_US &&
         muster->config.kind == WIRE_KIND_WORKER)
-        where_thread(atomic_load(&muster->thread), text);
+        where_thread(now_us > atomic_load(&muster->spoken_us) + STANDS_US
+                         ? atomic_load(&muster->speaker)
+                         : atomic_load(&muster->thread), text);
     if (text[0] == '\0' && !carrier->where_told)
         return;
     carrier->where_told = text[0] != '\0';

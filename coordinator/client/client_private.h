@@ -87,7 +87,9 @@ struct muster {
 
     struct ledger ledger;  /* of collectives; has a lock of its own */
     atomic_bool looking;   /* the loop will look at it within LOOK_MS by itself */
-    atomic_uint thread;    /* who said last what the member does */
+    atomic_uint thread;    /* the one to look at: who spoke last, or whom that one named */
+    atomic_uint speaker;   /* who spoke last: told its progress, entered something */
+    atomic_ullong spoken_us; /* and when */
 
     uv_mutex_t mutex;  /* guards all below */
     uv_cond_t changed; /* an event was queued, or one of the flags below changed */
@@ -111,8 +113,8 @@ struct muster {
     uint64_t over;                 /* newest generation whose OVER the program took */
 };
 
-/* The thread that calls. */
-uint32_t client_thread(void);
+/* The calling thread says what the member does; thread = the one that does it, 0 = itself. */
+void client_speaks(struct muster *muster, uint32_t thread);
 
 /* ---- muster_queue.c ---- */
 

@@ -223,7 +223,8 @@ struct muster_progress {
     uint64_t applied;         /* updates applied */
     float loss;               /* of the last finished step */
     float samples_per_s;      /* of the whole job */
-    uint32_t thread; /* whose stack `muster why` shows when nothing moves; 0 = the calling one */
+    uint32_t thread; /* whose stack `muster why` shows when nothing moves: the kernel's number; 0 =
+                        the calling one, which it also is when that one says nothing for long */
 };
 
 /* A collective operation, whatever carries it (NCCL, TCP ..). The coordinator compares what the

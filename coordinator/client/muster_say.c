@@ -6,14 +6,15 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A system call once per thread. */
-uint32_t client_thread(void)
+void client_speaks(struct muster *muster, uint32_t thread)
 {
-    static _Thread_local uint32_t thread;
+    static _Thread_local uint32_t self;
 
-    if (thread == 0)
-        thread = (uint32_t)syscall(SYS_gettid);
-    return thread;
+    if (self == 0)
+        self = (uint32_t)syscall(SYS_gettid);
+    atomic_store_explicit(&muster->speaker, self, memory_order_relaxed);
+    atomic_store_explicit(&muster->thread, thread != 0 ? thread : self, memory_order_relaxed);
+    atomic_store_explicit(&muster->spoken_us, uv_hrtime() / 1000, memory_order_relaxed);
 }
 
 void muster_progress(struct muster *muster, const struct muster_progress *progress)
@@ -26,7 +27,7 @@ void muster_progress(struct muster *muster, const struct muster_progress *progre
         .samples_per_s = progress->samples_per_s,
     };
 
-    atomic_store(&muster->thread, progress->thread != 0 ? progress->thread : client_thread());
+    client_speaks(muster, progress->thread);
     uv_mutex_lock(&muster->mutex);
     muster->status = status;
     muster->has_status = true;
@@ -51,7 +52,7 @@ uint64_t muster_collective_enter(struct muster *muster, const struct muster_coll
 {
     uint64_t seq = ledger_enter(&muster->ledger, collective, uv_hrtime() / 1000);
 
-    atomic_store(&muster->thread, client_thread());
+    client_speaks(muster, 0);
     /* So that one that lasts is noticed before the next beat; the short ones cost nothing more. */
     if (!atomic_exchange(&muster->looking, true))
         carrier_wake(muster->carrier);

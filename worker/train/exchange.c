@@ -5,7 +5,7 @@
  *      step before; pieces alone do not, since a rank whose shards are all absent from a short step
  *      owes none. So no result of this step is written over a result of the step before that
  *      somebody still receives, reads or may ask for.
- *   3. results_open and words_open only fall; COMPLETE is said once: when both are zero, or when
+ *   3. results_open (the sum of bucket_open) and words_open only fall; COMPLETE is said once: when both are zero, or when
  *      all words are in and differ. Then nothing is added: R stays as it is.
  *   4. A chunk without elements is never sent, added or waited for. */
 #include "train/exchange.h"
@@ -73,9 +73,13 @@ void exchange_begin(struct exchange *x, const struct exchange_config *config)
                            &x->program);
     assert(covered);
     (void)covered;
-    for (uint32_t b = 0; b < config->bucket_count; b++)
+    for (uint32_t b = 0; b < config->bucket_count; b++) {
         for (uint32_t c = 0; c < config->world; c++)
-            x->results_open += !chunk_empty(x, b, c);
+            x->bucket_open[b] += !chunk_empty(x, b, c);
+        for (uint32_t i = 0; i < x->node_count; i++)
+            x->mine_open[b] += x->nodes[i].owner == config->me;
+        x->results_open += x->bucket_open[b];
+    }
     x->words_open = config->world;
 }
 
@@ -143,6 +147,7 @@ enum exchange_fault exchange_node_ready(struct exchange *x, uint32_t bucket, uin
         return EXCHANGE_NODE;
     if (bit_has(x->pieces[bucket], node))
         return EXCHANGE_TWICE;
+    x->mine_open[bucket]--;
     if (x->config.world > 1)
         act(actions, EXCHANGE_SEND_PIECES, bucket, node);
     count_piece(x, bucket, node, actions);
@@ -180,8 +185,9 @@ static void count_result(struct exchange *x, uint32_t bucket, uint32_t chunk,
                          struct exchange_actions *actions)
 {
     bit_set(x->results[bucket], chunk);
-    assert(x->results_open > 0);
+    assert(x->results_open > 0 && x->bucket_open[bucket] > 0);
     x->results_open--;
+    x->bucket_open[bucket]--;
     check_complete(x, actions);
 }
 
@@ -281,6 +287,16 @@ uint32_t exchange_find_node(const struct exchange *x, uint32_t level, uint32_t i
         if (x->nodes[i].level == level && x->nodes[i].index == index)
             return i;
     return UINT32_MAX;
+}
+
+bool exchange_sent(const struct exchange *x, uint32_t bucket)
+{
+    return x->mine_open[bucket] == 0;
+}
+
+bool exchange_whole(const struct exchange *x, uint32_t bucket)
+{
+    return x->bucket_open[bucket] == 0;
 }
 
 uint32_t exchange_missing_rank(const struct exchange *x)

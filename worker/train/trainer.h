@@ -8,7 +8,8 @@
  *   transfer.c  copies of R and state for a member that regroups
  *   joiner.c    a spare's catch-up;  visitors.c  serving it
  *   control.c   the coordinator's words to events, and back
- *   report.c    log lines and the terminal;  save.c  checkpoints */
+ *   report.c    log lines and the terminal;  save.c  checkpoints
+ *   crash.c     what is still written on a fatal signal */
 #ifndef TRAIN_TRAINER_H
 #define TRAIN_TRAINER_H
 
@@ -38,6 +39,9 @@ struct lane {
     struct device_stream *stream;
     struct model_context *model;
     uint8_t *images, *labels; /* of one shard, gathered */
+    void *stack;              /* of the handler of fatal signals */
+    uint32_t thread;          /* the kernel's number */
+    bool busy;                /* with a shard; atomic */
 };
 
 /* Work for a compute thread. */
@@ -151,6 +155,7 @@ struct trainer {
     struct exchange *exchange[2];            /* by step % 2 */
     uint64_t exchange_step[2];
     bool exchange_begun[2], exchange_started[2];
+    uint32_t marked_entered[2], marked_left[2]; /* bit b: what the ledger knows of bucket b */
     struct exchange_votes votes;             /* of the exchange that ended last */
     bool reduced_whole;                      /* state.reduced is R(applied - 1), to the last byte */
     uint64_t exchange_base;                  /* oldest step that may be exchanged now */
@@ -196,6 +201,7 @@ struct trainer {
     uint64_t started_us, told_us, told_step;
     double samples_per_s;
     uv_signal_t on_term, on_int;
+    void *stack;                             /* the loop's, of the handler of fatal signals */
     uint32_t signals;
 };
 
@@ -216,6 +222,7 @@ void compute_shards(struct trainer *t, uint64_t step, const struct plan_mask *sh
 void compute_when_idle(struct trainer *t, void (*then)(struct trainer *t));
 void compute_apply(struct trainer *t, uint64_t step);
 void compute_evaluate(struct trainer *t);
+uint32_t compute_thread(const struct trainer *t); /* one that works on a shard; 0 = none does */
 
 /* ---- reduce.c */
 void reduce_connect(struct trainer *t);
