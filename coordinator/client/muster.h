@@ -348,7 +348,7 @@ enum muster_status muster_barrier(struct muster *session, const char *name, cons
  * deadlock: who is in MUSTER_PHASE_COMPUTE, say, is waited for. A barrier stands for the whole
  * member: do not wait at one on one thread while another goes on with collectives, unless the
  * progress told afterwards says MUSTER_PHASE_COMPUTE. All members of a job mark their collectives,
- * or none. */
+ * or none; those of a part of the members only (a pipeline's, say) are not marked. */
 uint64_t muster_collective_enter(struct muster *session,
                                  const struct muster_collective *collective);
 void muster_collective_leave(struct muster *session, uint64_t seq);

@@ -18,7 +18,8 @@
     X(BLIND_PROBE, "blind-probe", "silence is taken for the end of a process")                     \
     X(JUDGE_FIRST, "judge-first", "deadlines are judged while the mail is not read")       \
     X(EARLY_APPLY, "early-apply", "an update runs before every word is in")                        \
-    X(WRONG_REDUCED, "wrong-reduced", "a copy of R is served one step off")
+    X(WRONG_REDUCED, "wrong-reduced", "a copy of R is served one step off")                        \
+    X(WRONG_MARK, "wrong-mark", "a worker marks its collectives with another count")
 
 enum sim_bug {
 #define SIM_BUG_ENUM(name, word, what) SIM_BUG_##name,

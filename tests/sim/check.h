@@ -13,6 +13,7 @@
  *     lease.
  *  9. Barriers: whoever is told "released" had entered, and so had all others of its group; once.
  * 10. Who can finish does, with the right bits and exit code (at the end of the liveness phase).
+ * 11. There is no verdict: the workers' collectives are alike, and who waits is waited with.
  *
  * With an empty or older store and members that cannot re-attach, 4 to 7 cannot be promised by
  * anybody (coordinator/DESIGN.md says so); `unprotected` counts such moments, and 1 to 3 hold all

@@ -466,5 +466,9 @@ void sim_sums_frame(struct sim *sim, uint32_t worker, uint32_t from, const struc
     if (sim->options->bug == SIM_BUG_EARLY_APPLY) {
         guess_words(w, &actions);
     }
+    uint32_t serial = sim->members[worker].proc.serial;
     carry_out(sim, worker, &actions);
+    if (!sim->ended && sim->members[worker].proc.serial == serial) {
+        sim_worker_tell_ledger(sim, worker);
+    }
 }
