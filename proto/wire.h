@@ -19,8 +19,8 @@
  * wire_decode() runs the lint first; nothing that it refuses reaches protobuf-c. wire_encode()
  * checks its own output with the same lint, so that what one side writes the other side accepts:
  * free text (text, reason, note, place, where, program, host, and what describes a collective) that
- * is too long is cut at a character and what is not text becomes '?'; names (job, node, barrier name
- * ..) that break a rule are an error.
+ * is too long is cut at a character and what is not text becomes '?'; names (job, node, barrier
+ * name ..) that break a rule are an error.
  */
 #ifndef PROTO_WIRE_H
 #define PROTO_WIRE_H

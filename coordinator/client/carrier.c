@@ -66,9 +66,9 @@ static void look_where(struct carrier *carrier)
 
     if (carrier->session.state == SESSION_ATTACHED && now_us > since_us + STANDS_US &&
         muster->config.kind == WIRE_KIND_WORKER)
-        where_thread(now_us > atomic_load(&muster->spoken_us) + STANDS_US
-                         ? atomic_load(&muster->speaker)
-                         : atomic_load(&muster->thread), text);
+        where_thread(now_us > __atomic_load_n(&muster->spoken_us, __ATOMIC_RELAXED) + STANDS_US
+                         ? __atomic_load_n(&muster->speaker, __ATOMIC_RELAXED)
+                         : __atomic_load_n(&muster->thread, __ATOMIC_RELAXED), text);
     if (text[0] == '\0' && !carrier->where_told)
         return;
     carrier->where_told = text[0] != '\0';
@@ -149,7 +149,7 @@ static void look_due(uv_timer_t *timer)
     struct session_event event = {.type = SESSION_WAKE};
     struct carrier *carrier = timer->data;
 
-    atomic_store(&carrier->muster->looking, false);
+    __atomic_store_n(&carrier->muster->looking, false, __ATOMIC_SEQ_CST);
     carrier_step(carrier, &event);
 }
 
@@ -159,7 +159,8 @@ static void woken(uv_async_t *async)
     struct session_event event;
     struct said said;
 
-    if (atomic_load(&carrier->muster->looking) && !uv_is_active((uv_handle_t *)&carrier->look) &&
+    if (__atomic_load_n(&carrier->muster->looking, __ATOMIC_SEQ_CST) &&
+        !uv_is_active((uv_handle_t *)&carrier->look) &&
         !uv_is_closing((uv_handle_t *)&carrier->look)) {
         uv_update_time(&carrier->loop);
         (void)uv_timer_start(&carrier->look, look_due, LOOK_MS, 0);

@@ -86,10 +86,11 @@ struct muster {
     int descriptor; /* eventfd, readable while `events` is not empty */
 
     struct ledger ledger;  /* of collectives; has a lock of its own */
-    atomic_bool looking;   /* the loop will look at it within LOOK_MS by itself */
-    atomic_uint thread;    /* the one to look at: who spoke last, or whom that one named */
-    atomic_uint speaker;   /* who spoke last: told its progress, entered something */
-    atomic_ullong spoken_us; /* and when */
+    /* Atomic, with the compiler's functions, since this header is C++ too: */
+    bool looking;          /* the loop will look at it within LOOK_MS by itself */
+    uint32_t thread;       /* the one to look at: who spoke last, or whom that one named */
+    uint32_t speaker;      /* who spoke last: told its progress, entered something */
+    uint64_t spoken_us;    /* and when */
 
     uv_mutex_t mutex;  /* guards all below */
     uv_cond_t changed; /* an event was queued, or one of the flags below changed */

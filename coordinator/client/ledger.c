@@ -14,23 +14,18 @@ enum { PATIENCE = 1000, LINE_BYTES = 512 };
 
 static void lock(struct ledger *ledger)
 {
-    while (atomic_flag_test_and_set_explicit(&ledger->lock, memory_order_acquire))
+    while (__atomic_test_and_set(&ledger->lock, __ATOMIC_ACQUIRE))
         (void)sched_yield();
 }
 
 static void unlock(struct ledger *ledger)
 {
-    atomic_flag_clear_explicit(&ledger->lock, memory_order_release);
+    __atomic_clear(&ledger->lock, __ATOMIC_RELEASE);
 }
 
 static void changed(struct ledger *ledger)
 {
-    (void)atomic_fetch_add_explicit(&ledger->changes, 1, memory_order_relaxed);
-}
-
-void ledger_init(struct ledger *ledger)
-{
-    atomic_flag_clear(&ledger->lock);
+    (void)__atomic_fetch_add(&ledger->changes, 1, __ATOMIC_RELAXED);
 }
 
 void ledger_begin(struct ledger *ledger, uint64_t generation)
@@ -129,14 +124,14 @@ static const struct ledger_entry *stands_at(struct ledger *ledger)
 
 bool ledger_look(struct ledger *ledger, uint32_t *seen, struct session_ledger *out)
 {
-    uint32_t changes = atomic_load_explicit(&ledger->changes, memory_order_relaxed);
+    uint32_t changes = __atomic_load_n(&ledger->changes, __ATOMIC_RELAXED);
     const struct ledger_entry *at;
 
     if (changes == *seen)
         return false;
     memset(out, 0, sizeof *out);
     lock(ledger);
-    *seen = atomic_load_explicit(&ledger->changes, memory_order_relaxed);
+    *seen = __atomic_load_n(&ledger->changes, __ATOMIC_RELAXED);
     at = stands_at(ledger);
     out->generation = ledger->generation;
     out->entered = ledger->entered;
@@ -245,7 +240,7 @@ static void write_entry(const struct ledger_entry *entry, int descriptor, uint64
 static bool lock_in_time(struct ledger *ledger)
 {
     for (int i = 0; i < PATIENCE; i++)
-        if (!atomic_flag_test_and_set_explicit(&ledger->lock, memory_order_acquire))
+        if (!__atomic_test_and_set(&ledger->lock, __ATOMIC_ACQUIRE))
             return true;
     return false;
 }

@@ -1,15 +1,14 @@
 /* The ring of a session's recent collectives.
  *
  * Any thread enters and leaves; the loop's thread looks; a signal handler writes. One short lock,
- * never held over a system call or a wait, and never waited for by the writer: a crash in the middle
- * of an entry costs that entry's text at most. */
+ * never held over a system call or a wait, and never waited for by the writer: a crash in the
+ * middle of an entry costs that entry's text at most. */
 #ifndef CLIENT_LEDGER_H
 #define CLIENT_LEDGER_H
 
 #include "client/muster.h"
 #include "client/session.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,8 +28,8 @@ struct ledger_entry {
 };
 
 struct ledger {
-    atomic_flag lock;      /* guards all but `changes` */
-    atomic_uint changes;   /* grows with each, to see cheaply that there is nothing new */
+    bool lock;             /* atomic; guards all but `changes` */
+    uint32_t changes;      /* atomic; grows with each, to see cheaply that there is nothing new */
     uint64_t generation;   /* entries of others are history */
     uint64_t next;         /* entries made so far; the newest is ring[(next - 1) % size] */
     uint64_t own;          /* the session's own count in this generation */
@@ -39,10 +38,9 @@ struct ledger {
     struct ledger_entry ring[LEDGER_ENTRIES]; /* by `next` */
 };
 
-/* Of zeroed memory, which is not touched: most sessions never have a collective. */
-void ledger_init(struct ledger *ledger);
-
-/* The session is in another generation: the count begins anew, what is open there is void. */
+/* Zeroed memory is an empty ledger, and stays untouched in a session without collectives.
+ *
+ * The session is in another generation: the count begins anew, what is open there is void. */
 void ledger_begin(struct ledger *ledger, uint64_t generation);
 
 /* The number of the collective. */

@@ -42,7 +42,6 @@ static struct muster *muster_new(struct muster_error *error)
         (void)client_explain(error, MUSTER_ERROR_SYSTEM, "out of memory");
         return NULL;
     }
-    ledger_init(&muster->ledger);
     muster->commands_end = &muster->commands;
     muster->events_end = &muster->events;
     muster->spare = calloc(1, sizeof *muster->spare);

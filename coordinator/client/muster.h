@@ -237,8 +237,8 @@ struct muster_collective {
     uint64_t count;    /* elements */
     const char *place; /* in the program, for people: MUSTER_PLACE; at most 128 bytes */
     uint64_t step;     /* batch that it belongs to, counted from 1; 0 = not said */
-    uint64_t seq;      /* its number, the same on all members, growing; 0 = the next of the session's
-                          own count, which begins with 1 in each generation */
+    uint64_t seq;      /* its number, the same on all members, growing; 0 = the next of the
+                          session's own count, which begins with 1 in each generation */
 };
 
 /* "train.c:40" of where it stands. */
@@ -330,9 +330,9 @@ enum muster_status muster_barrier_enter(struct muster *session, const char *name
 enum muster_status muster_barrier(struct muster *session, const char *name, const char *place,
                                   int timeout_ms, struct muster_error *error);
 
-/* Around a collective: enter before it is begun, leave when its result is here. Cheap (a few hundred
- * nanoseconds, no system call but one in a tenth of a second), from any thread; several may be open
- * at a time. enter returns the number for leave.
+/* Around a collective: enter before it is begun, leave when its result is here. Cheap (a few
+ * hundred nanoseconds, no system call but one in a tenth of a second), from any thread; several may
+ * be open at a time. enter returns the number for leave.
  *
  *     uint64_t seq = muster_collective_enter(m, &(struct muster_collective){
  *         .op = "all_reduce", .name = "grads bucket 2", .dtype = "float32", .count = 1000,

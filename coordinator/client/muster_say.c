@@ -12,9 +12,9 @@ void client_speaks(struct muster *muster, uint32_t thread)
 
     if (self == 0)
         self = (uint32_t)syscall(SYS_gettid);
-    atomic_store_explicit(&muster->speaker, self, memory_order_relaxed);
-    atomic_store_explicit(&muster->thread, thread != 0 ? thread : self, memory_order_relaxed);
-    atomic_store_explicit(&muster->spoken_us, uv_hrtime() / 1000, memory_order_relaxed);
+    __atomic_store_n(&muster->speaker, self, __ATOMIC_RELAXED);
+    __atomic_store_n(&muster->thread, thread != 0 ? thread : self, __ATOMIC_RELAXED);
+    __atomic_store_n(&muster->spoken_us, uv_hrtime() / 1000, __ATOMIC_RELAXED);
 }
 
 void muster_progress(struct muster *muster, const struct muster_progress *progress)
@@ -54,7 +54,7 @@ uint64_t muster_collective_enter(struct muster *muster, const struct muster_coll
 
     client_speaks(muster, 0);
     /* So that one that lasts is noticed before the next beat; the short ones cost nothing more. */
-    if (!atomic_exchange(&muster->looking, true))
+    if (!__atomic_exchange_n(&muster->looking, true, __ATOMIC_SEQ_CST))
         carrier_wake(muster->carrier);
     return seq;
 }

@@ -2,9 +2,9 @@
  *
  * A member leaves collective #n only when everybody has entered #n, and a barrier only when
  * everybody has come to it. So two are enough to know: one that waits in #n, and one that waits at
- * a barrier (or has finished) without having entered #n. Which of the two is to go on first? Neither
- * can, whatever the others do, and whenever the two were seen: their beats need not be of the same
- * moment, only each must be whole. That it is, is looked after here:
+ * a barrier (or has finished) without having entered #n. Which of the two is to go on first?
+ * Neither can, whatever the others do, and whenever the two were seen: their beats need not be of
+ * the same moment, only each must be whole. That it is, is looked after here:
  *   - a number says something only in the generation in which it was counted;
  *   - what is known of one at a barrier, or finished, is what a beat said after it came there;
  *   - a wait counts when a beat called it long, and no work was begun after it;
@@ -261,8 +261,8 @@ static enum core_verdict_kind kind_of_wait(const struct core *core, const struct
     return other->step != odd->step ? CORE_VERDICT_BATCHES : CORE_VERDICT_BRANCH;
 }
 
-/* The smaller of the two sides goes; of two equal ones the finished, else the one without the lowest
- * rank. */
+/* The smaller of the two sides goes; of two equal ones the finished, else the one without the
+ * lowest rank. */
 static void choose_minority(const struct core *core, const struct job *job,
                             const struct finding *f)
 {

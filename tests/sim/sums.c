@@ -204,6 +204,7 @@ static void add(struct sim *sim, uint32_t worker, uint32_t bucket)
 static void complete(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
+    sim_worker_tell_ledger(sim, worker);
     w->exchanging = false;
     exchange_votes(&w->exchange, &w->votes);
     if (w->exchange.config.bucket_count > 0 && w->votes.unanimous) {
@@ -291,6 +292,7 @@ void sim_sums_shard(struct sim *sim, uint32_t worker)
             offer_node(sim, worker, n);
         }
     }
+    sim_worker_tell_ledger(sim, worker);
 }
 
 static void replay_early(struct sim *sim, uint32_t worker)

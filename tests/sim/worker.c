@@ -91,10 +91,14 @@ static void tell_status(struct sim *sim, uint32_t worker)
  * has gone out, left when its result is whole. */
 static struct session_ledger ledger_of(const struct sim *sim, const struct sim_worker *w)
 {
-    uint32_t buckets = sim->setup.bucket_count;
-    struct session_ledger ledger = {.generation = w->exchange_number};
+    struct session_ledger ledger = {.generation = w->exchange_number,
+                                    .batch = w->exchange_step + 1};
+    if (w->ledger.generation == ledger.generation) {
+        ledger.entered = w->ledger.entered;
+        ledger.left = w->ledger.left;
+    }
     for (uint32_t b = 0; b < w->exchange.config.bucket_count; b++) {
-        uint64_t seq = w->exchange_step * buckets + b + 1;
+        uint64_t seq = w->exchange_step * sim->setup.bucket_count + b + 1;
         if (!exchange_sent(&w->exchange, b)) {
             continue;
         }
@@ -108,7 +112,6 @@ static struct session_ledger ledger_of(const struct sim *sim, const struct sim_w
     }
     ledger.at = ledger.open ? ledger.at : ledger.entered;
     ledger.count = ledger.at % 7;
-    ledger.batch = w->exchange_step + 1;
     (void)snprintf(ledger.op, sizeof ledger.op, "all_reduce");
     return ledger;
 }

@@ -1,5 +1,5 @@
-/* The last words of a worker that crashes: its recent collectives, on standard error and in the file
- * beside its log. Then the signal does what it would have done.
+/* The last words of a worker that crashes: its recent collectives, on standard error and in the
+ * file beside its log. Then the signal does what it would have done.
  *
  * Everything in the handler is async-signal-safe. The first thread that crashes writes; others wait
  * for the end. A second fault in the handler itself ends the process: its signal is blocked. */

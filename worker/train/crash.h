@@ -9,8 +9,8 @@
 void crash_watch(struct muster *session, const char *log);
 void crash_unwatch(void); /* before the session is closed; at any time */
 
-/* A stack of its own for the handler, for the thread that calls: when its own has run out. NULL when
- * it has one, or there is no memory; freed by the same thread. */
+/* A stack of its own for the handler, for the thread that calls: when its own has run out. NULL
+ * when it has one, or there is no memory; freed by the same thread. */
 void *crash_stack(void);
 void crash_stack_free(void *memory); /* accepts NULL */
 

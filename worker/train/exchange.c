@@ -5,8 +5,8 @@
  *      step before; pieces alone do not, since a rank whose shards are all absent from a short step
  *      owes none. So no result of this step is written over a result of the step before that
  *      somebody still receives, reads or may ask for.
- *   3. results_open (the sum of bucket_open) and words_open only fall; COMPLETE is said once: when both are zero, or when
- *      all words are in and differ. Then nothing is added: R stays as it is.
+ *   3. results_open (the sum of bucket_open) and words_open only fall; COMPLETE is said once: when
+ *      both are zero, or when all words are in and differ. Then nothing is added: R stays as it is.
  *   4. A chunk without elements is never sent, added or waited for. */
 #include "train/exchange.h"
 

@@ -287,8 +287,8 @@ static void carry_out(struct trainer *t, uint32_t slot, const struct exchange_ac
 
 /* ---- the ledger ------------------------------------------------------------------------------ */
 
-/* One collective per bucket of a step, with the same number on all members: entered when all that is
- * owed of it has gone out, left when its result is whole. */
+/* One collective per bucket of a step, with the same number on all members: entered when all that
+ * is owed of it has gone out, left when its result is whole. */
 static void mark_bucket(struct trainer *t, uint32_t slot, uint32_t bucket)
 {
     uint64_t seq = t->exchange_step[slot] * t->state.spec->bucket_count + bucket + 1;

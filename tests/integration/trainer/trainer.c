@@ -9,8 +9,9 @@
  *   finish                    says that it is finished, and waits for the end of the job
  *
  * The collective is real: it ends when all ranks of the generation have come to the one with the
- * same number, each by a file in FOLDER. While it waits it hears what the coordinator says, which is
- * printed: "TIME_US EVENT TEXT". A generation that is over begins the ops anew in the next one. */
+ * same number, each by a file in FOLDER. While it waits it hears what the coordinator says, which
+ * is printed: "TIME_US EVENT TEXT". A generation that is over begins the ops anew in the next
+ * one. */
 #include "client/muster.h"
 
 #include <fcntl.h>
@@ -61,8 +62,8 @@ static enum outcome listen_to(struct trainer *t, int timeout_ms)
 
     if (muster_next(t->session, timeout_ms, &event) != MUSTER_OK)
         return GO_ON;
-    if (event->type == MUSTER_VERDICT || event->type == MUSTER_OVER || event->type == MUSTER_ENDED ||
-        event->type == MUSTER_DONE)
+    if (event->type == MUSTER_VERDICT || event->type == MUSTER_OVER ||
+        event->type == MUSTER_ENDED || event->type == MUSTER_DONE)
         tell(muster_event_name(event->type), event->text);
     if (event->type == MUSTER_OVER)
         outcome = GENERATION_OVER;

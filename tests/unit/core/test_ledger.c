@@ -105,9 +105,9 @@ static void each_difference_has_its_sentence(void **state)
         const char *sentence;
     } rows[] = {
         {{.op = "broadcast"}, CORE_VERDICT_OPS,
-         "mismatch: different collectives in #7: rank 1 on n2 (n2, pid 2) is in broadcast #7 'grads' "
-         "(float32 x 1000, train.c:20), but rank 0 on n1 (n1, pid 1) in all_reduce #7 'grads' "
-         "(float32 x 1000, train.c:10)"},
+         "mismatch: different collectives in #7: rank 1 on n2 (n2, pid 2) is in broadcast #7 "
+         "'grads' (float32 x 1000, train.c:20), but rank 0 on n1 (n1, pid 1) in all_reduce #7 "
+         "'grads' (float32 x 1000, train.c:10)"},
         {{.dtype = "float64"}, CORE_VERDICT_TYPES,
          "mismatch: different types in all_reduce #7 'grads': rank 1 on n2 (n2, pid 2) exchanges "
          "float64 x 1000 (train.c:20), but rank 0 on n1 (n1, pid 1) float32 x 1000 (train.c:10)"},
@@ -233,8 +233,8 @@ static void one_more_batch(void **state)
     assert_int_equal(verdict(b, 1)->code, CORE_VERDICT_BATCHES);
     assert_string_equal(verdict(b, 1)->text,
                         "deadlock: unequal batches: rank 0 on n1 (n1, pid 1) waits in all_reduce "
-                        "#11 'grads' (float32 x 1000, train.c:10) of step 11, but rank 1 on n2 (n2, "
-                        "pid 2) at barrier 'epoch-end' #1 (main.c:12) after 10 steps");
+                        "#11 'grads' (float32 x 1000, train.c:10) of step 11, but rank 1 on n2 "
+                        "(n2, pid 2) at barrier 'epoch-end' #1 (main.c:12) after 10 steps");
     assert_int_equal(ended(b, 2), CORE_BARRIER_DEADLOCK);
     assert_string_equal(bench_told(b, 2, CORE_BARRIER_RESULT)->text, verdict(b, 1)->text);
     /* It asks again: it is answered again, and nothing is said twice. */
@@ -261,9 +261,9 @@ static void a_barrier_in_one_branch(void **state)
     assert_int_equal(verdict(b, 1)->code, CORE_VERDICT_BRANCH);
     assert_string_equal(verdict(b, 1)->text,
                         "deadlock: a barrier in one branch only: rank 1 on n2 (n2, pid 2) waits at "
-                        "barrier 'save' #4 (main.c:12), but rank 0 on n1 (n1, pid 1) (and 1 more) in "
-                        "all_reduce #11 'metrics' (float32 x 1000, train.c:10), in the same step "
-                        "(10)");
+                        "barrier 'save' #4 (main.c:12), but rank 0 on n1 (n1, pid 1) (and 1 more) "
+                        "in all_reduce #11 'metrics' (float32 x 1000, train.c:10), in the same "
+                        "step (10)");
     assert_int_equal(ended(b, 2), CORE_BARRIER_MISMATCH);
     bench_free(b);
 }
@@ -452,7 +452,7 @@ static void skewed_beats_of_a_healthy_group_are_never_a_deadlock(void **state)
                 b->members[1 + (draw >> 53) % 3].silent ^= (draw >> 57) % 2;
             }
             bench_wait_ms(b, 100);
-            for (core_conn c = 1; c <= 3 && round % 10 == 0; c++) { /* silent for a second at most */
+            for (core_conn c = 1; c <= 3 && round % 10 == 0; c++) { /* silent for a second */
                 b->members[c].silent = false;
                 bench_beat(b, c);
             }
