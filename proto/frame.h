@@ -74,7 +74,8 @@
     X(DRAIN_REQUEST, 70, COORDINATOR, FRAME_SMALL_BYTES)                                           \
     X(DONE, 71, COORDINATOR, FRAME_SMALL_BYTES)                                                    \
     X(BARRIER_RESULT, 72, COORDINATOR, FRAME_SMALL_BYTES)                                          \
-    X(BEAT_ACK, 73, COORDINATOR, FRAME_SMALL_BYTES)
+    X(BEAT_ACK, 73, COORDINATOR, FRAME_SMALL_BYTES)                                                \
+    X(VERDICT, 74, COORDINATOR, FRAME_SMALL_BYTES)
 
 enum frame_type {
 #define FRAME_TYPE_ENUM(name, number, sender, limit) FRAME_##name = (number),

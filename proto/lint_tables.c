@@ -105,8 +105,17 @@ static const struct lint_table table_beat = {
             [5] = FLOAT("samples_per_s"),
             [6] = U64("entered"),
             [7] = U64("left"),
-            [8] = TEXT("entered_what", WIRE_NAME_BYTES),
+            [8] = TEXT("name", WIRE_NAME_BYTES),
             [9] = U32("lag_ms"),
+            [10] = TEXT("op", WIRE_OP_BYTES),
+            [11] = TEXT("dtype", WIRE_DTYPE_BYTES),
+            [12] = U64("count"),
+            [13] = TEXT("place", WIRE_PLACE_BYTES),
+            [14] = U64("at"),
+            [15] = U64("at_age_ms"),
+            [16] = TEXT("where", WIRE_REASON_BYTES),
+            [17] = FLAG("open"),
+            [18] = U64("batch"),
             [20] = U32("shard_us"),
             [21] = U32("shards"),
         },
@@ -257,6 +266,15 @@ static const struct lint_table table_beat_ack = {
     .fields = {[1] = U64("seq")},
 };
 
+static const struct lint_table table_verdict = {
+    .name = "Verdict",
+    .fields =
+        {
+            [1] = NUMBER("kind", WIRE_VERDICT_BARRIERS),
+            [2] = TEXT("text", WIRE_SENTENCE_BYTES),
+        },
+};
+
 static const struct lint_table *const tables[UINT8_MAX + 1] = {
     [FRAME_HELLO] = &table_hello,
     [FRAME_BEAT] = &table_beat,
@@ -278,6 +296,7 @@ static const struct lint_table *const tables[UINT8_MAX + 1] = {
     [FRAME_DONE] = &table_done,
     [FRAME_BARRIER_RESULT] = &table_barrier_result,
     [FRAME_BEAT_ACK] = &table_beat_ack,
+    [FRAME_VERDICT] = &table_verdict,
 };
 
 const struct lint_table *lint_table(uint8_t type)

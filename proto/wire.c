@@ -23,6 +23,8 @@ _Static_assert((int)WIRE_MODE_VIEW == (int)MUSTER__V1__GENERATION_MODE__GENERATI
                "mode");
 _Static_assert((int)WIRE_BARRIER_FINISHED == (int)MUSTER__V1__BARRIER_END__BARRIER_END_FINISHED,
                "barrier end");
+_Static_assert((int)WIRE_VERDICT_BARRIERS == (int)MUSTER__V1__VERDICT_KIND__VERDICT_KIND_BARRIERS,
+               "verdict");
 _Static_assert((int)WIRE_ATTACH_FROZEN == (int)MUSTER__V1__ATTACH__ATTACH_FROZEN, "attach");
 _Static_assert((int)WIRE_LOST_STRANGER == (int)MUSTER__V1__LOST_WHY__LOST_WHY_STRANGER, "lost");
 
@@ -112,6 +114,8 @@ static const char *decode_text(const ProtobufCBinaryData *from)
     if (wire_id_zero(&to->field))                                                                  \
         return WIRE_ERROR_IDENTITY;
 #define DECODE_NAME(field)       to->field = decode_text(&from->field);
+#define DECODE_SPEECH_16(field)  DECODE_NAME(field)
+#define DECODE_SPEECH_32(field)  DECODE_NAME(field)
 #define DECODE_SPEECH_64(field)  DECODE_NAME(field)
 #define DECODE_SPEECH_128(field) DECODE_NAME(field)
 #define DECODE_SPEECH_256(field) DECODE_NAME(field)
@@ -277,6 +281,8 @@ static bool encode_speech(struct wire_arena *arena, const char *text, size_t cap
 #define ENCODE_SPEECH(field, cap_bytes)                                                            \
     if (!encode_speech(arena, from->field, cap_bytes, &to->field))                                 \
         return WIRE_ERROR_MEMORY;
+#define ENCODE_SPEECH_16(field)  ENCODE_SPEECH(field, WIRE_DTYPE_BYTES)
+#define ENCODE_SPEECH_32(field)  ENCODE_SPEECH(field, WIRE_OP_BYTES)
 #define ENCODE_SPEECH_64(field)  ENCODE_SPEECH(field, WIRE_NAME_BYTES)
 #define ENCODE_SPEECH_128(field) ENCODE_SPEECH(field, WIRE_PLACE_BYTES)
 #define ENCODE_SPEECH_256(field) ENCODE_SPEECH(field, WIRE_REASON_BYTES)

@@ -18,9 +18,9 @@
  *
  * wire_decode() runs the lint first; nothing that it refuses reaches protobuf-c. wire_encode()
  * checks its own output with the same lint, so that what one side writes the other side accepts:
- * free text (text, reason, note, place, entered_what, program, host) that is too long is cut at a
- * character and what is not text becomes '?'; names (job, node, barrier name ..) that break a rule
- * are an error.
+ * free text (text, reason, note, place, where, program, host, and what describes a collective) that
+ * is too long is cut at a character and what is not text becomes '?'; names (job, node, barrier
+ * name ..) that break a rule are an error.
  */
 #ifndef PROTO_WIRE_H
 #define PROTO_WIRE_H
@@ -34,10 +34,12 @@
 
 #define WIRE_ID_BYTES          16u
 #define WIRE_NAME_BYTES        64u  /* job, node, host, program, data_address, barrier name */
-#define WIRE_PLACE_BYTES       128u /* barrier place */
+#define WIRE_OP_BYTES          32u  /* kind of a collective */
+#define WIRE_DTYPE_BYTES       16u  /* type of its elements */
+#define WIRE_PLACE_BYTES       128u /* of a barrier or collective in the program */
 #define WIRE_OWNED_BYTES       128u /* mask of 1,024 shards */
 #define WIRE_REASON_BYTES      256u /* reason, note, and the text of most messages */
-#define WIRE_SENTENCE_BYTES    512u /* text of REFUSED, WAITING, BARRIER_RESULT */
+#define WIRE_SENTENCE_BYTES    512u /* text of REFUSED, WAITING, BARRIER_RESULT, VERDICT */
 #define WIRE_SPEC_BYTES        4096u
 #define WIRE_FINGERPRINT_BYTES 1024u
 #define WIRE_MEMBERS_MAX       1024u
@@ -95,6 +97,17 @@ enum wire_barrier_end {
     WIRE_BARRIER_FINISHED = 5,
 };
 
+enum wire_verdict_kind {
+    WIRE_VERDICT_OPS = 1,
+    WIRE_VERDICT_TYPES = 2,
+    WIRE_VERDICT_COUNTS = 3,
+    WIRE_VERDICT_NAMES = 4,
+    WIRE_VERDICT_FINISHED = 5,
+    WIRE_VERDICT_BATCHES = 6,
+    WIRE_VERDICT_BRANCH = 7,
+    WIRE_VERDICT_BARRIERS = 8,
+};
+
 struct wire_member {
     wire_id id;               /* random per process */
     const char *node;         /* identity of the host; <= WIRE_NAME_BYTES */
@@ -142,12 +155,21 @@ struct wire_beat {
     uint64_t phase_age_ms;    /* for how long */
     float loss;               /* of the last finished step */
     float samples_per_s;      /* of the whole job, as it sees it */
-    uint64_t entered;         /* last collective entered, 0 = none */
-    uint64_t left;            /* last collective left */
-    const char *entered_what; /* <= WIRE_NAME_BYTES */
+    uint64_t entered;         /* newest collective entered in the generation, 0 = none */
+    uint64_t left;            /* newest collective left in it */
+    const char *name;         /* of the collective `at`; <= WIRE_NAME_BYTES */
     uint32_t lag_ms;          /* worst delay of the beating thread since the last beat */
     uint32_t shard_us;        /* wall time of one of its shards, 0 = not known */
     uint32_t shards;          /* that it owns in the generation of the header */
+    const char *op;           /* of `at`; <= WIRE_OP_BYTES */
+    const char *dtype;        /* of its elements; <= WIRE_DTYPE_BYTES */
+    uint64_t count;           /* its elements */
+    const char *place;        /* in the program; <= WIRE_PLACE_BYTES */
+    uint64_t at;              /* oldest collective entered and not left, else the newest entered */
+    uint64_t at_age_ms;       /* since it was entered, or, when it is not open, left */
+    const char *where;        /* in the kernel, of a thread that stands; <= WIRE_REASON_BYTES */
+    bool open;                /* `at` was entered and not left */
+    uint64_t batch;           /* step that `at` belongs to, from 1; 0 = not said */
 };
 
 struct wire_report {
@@ -262,6 +284,11 @@ struct wire_beat_ack {
     uint64_t seq; /* of the beat that is answered */
 };
 
+struct wire_verdict {
+    enum wire_verdict_kind kind; /* why nobody can go on */
+    const char *text;            /* who waits where, for whom; <= WIRE_SENTENCE_BYTES */
+};
+
 /* Any message, with what its frame header says. body_bytes and version are set by encode and
  * decode. */
 struct wire_message {
@@ -287,6 +314,7 @@ struct wire_message {
         struct wire_done done;
         struct wire_barrier_result barrier_result;
         struct wire_beat_ack beat_ack;
+        struct wire_verdict verdict;
     };
 };
 

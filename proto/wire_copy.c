@@ -31,6 +31,8 @@ static bool copy_text(struct wire_arena *arena, const char **text)
 #define COPY_IDENTITY(field)
 #define COPY_UID(field)
 #define COPY_NAME(field)        ok = ok && copy_text(arena, &to->field);
+#define COPY_SPEECH_16(field)   COPY_NAME(field)
+#define COPY_SPEECH_32(field)   COPY_NAME(field)
 #define COPY_SPEECH_64(field)   COPY_NAME(field)
 #define COPY_SPEECH_128(field)  COPY_NAME(field)
 #define COPY_SPEECH_256(field)  COPY_NAME(field)

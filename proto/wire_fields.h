@@ -60,8 +60,17 @@
     X(PLAIN, samples_per_s)                                                                        \
     X(PLAIN, entered)                                                                              \
     X(PLAIN, left)                                                                                 \
-    X(SPEECH_64, entered_what)                                                                     \
+    X(SPEECH_64, name)                                                                             \
     X(PLAIN, lag_ms)                                                                               \
+    X(SPEECH_32, op)                                                                               \
+    X(SPEECH_16, dtype)                                                                            \
+    X(PLAIN, count)                                                                                \
+    X(SPEECH_128, place)                                                                           \
+    X(PLAIN, at)                                                                                   \
+    X(PLAIN, at_age_ms)                                                                            \
+    X(SPEECH_256, where)                                                                           \
+    X(PLAIN, open)                                                                                 \
+    X(PLAIN, batch)\
     X(PLAIN, shard_us)                                                                             \
     X(PLAIN, shards)
 
@@ -131,6 +140,8 @@
 
 #define WIRE_BEAT_ACK_FIELDS(X) X(PLAIN, seq)
 
+#define WIRE_VERDICT_FIELDS(X) X(ENUMERATION, kind) X(SPEECH_512, text)
+
 /* X(frame type, our struct and union member, message of messages.proto as protobuf-c spells it) */
 #define WIRE_MESSAGES(X)                                                                           \
     X(HELLO, hello, Hello)                                                                         \
@@ -152,6 +163,7 @@
     X(DRAIN_REQUEST, drain_request, DrainRequest)                                                  \
     X(DONE, done, Done)                                                                            \
     X(BARRIER_RESULT, barrier_result, BarrierResult)                                               \
-    X(BEAT_ACK, beat_ack, BeatAck)
+    X(BEAT_ACK, beat_ack, BeatAck)                                                                 \
+    X(VERDICT, verdict, Verdict)
 
 #endif

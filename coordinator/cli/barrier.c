@@ -68,6 +68,7 @@ static int translate(const struct muster_error *from, struct error *error)
 static int judge(const struct muster_event *event, struct error *error)
 {
     switch (event->type) {
+    case MUSTER_VERDICT:
     case MUSTER_WAITING:
         (void)fprintf(stderr, "%s\n", event->text);
         return -1;

@@ -216,6 +216,11 @@ static void print_news(FILE *out, const json_t *job)
         (void)snprintf(line, sizeof line, "  %.400s", text_of(job, "reason"));
         print_wrapped(out, line);
     }
+    if (text_of(job, "verdict")[0] || text_of(job, "awaited")[0]) {
+        (void)snprintf(line, sizeof line, "  %.500s",
+                       text_of(job, text_of(job, "verdict")[0] ? "verdict" : "awaited"));
+        print_line(out, line);
+    }
     if (number_of(job, "waiting_ms") > 0) {
         (void)snprintf(line, sizeof line, "  waiting for %.1f s",
                        number_of(job, "waiting_ms") / 1000);

@@ -1,9 +1,12 @@
 /* The thread that carries out what the session asks for. Invariants: carrier.h. */
 #include "carrier.h"
+#include "client/where.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+
+#define STANDS_US UINT64_C(2000000) /* unmoved for so long: where does it stand? */
 
 /* splitmix64, https://prng.di.unimi.it/splitmix64.c */
 static uint64_t random_next(struct carrier *carrier)
@@ -52,10 +55,31 @@ static void carry_out(struct carrier *carrier, const struct session_action *acti
     }
 }
 
+/* A worker that has not moved for long tells where its thread stands, with the next beat: the one
+ * that was named, unless who named it has itself said nothing since. */
+static void look_where(struct carrier *carrier)
+{
+    struct muster *muster = carrier->muster;
+    uint64_t since_us = session_stands_since_us(&carrier->session), now_us = uv_hrtime() / 1000;
+    char text[WHERE_BYTES] = "";
+    struct session_event event = {.type = SESSION_WHERE, .text = text};
+
+    if (carrier->session.state == SESSION_ATTACHED && now_us > since_us + STANDS_US &&
+        muster->config.kind == WIRE_KIND_WORKER)
+        where_thread(now_us > __atomic_load_n(&muster->spoken_us, __ATOMIC_RELAXED) + STANDS_US
+                         ? __atomic_load_n(&muster->speaker, __ATOMIC_RELAXED)
+                         : __atomic_load_n(&muster->thread, __ATOMIC_RELAXED), text);
+    if (text[0] == '\0' && !carrier->where_told)
+        return;
+    carrier->where_told = text[0] != '\0';
+    carrier_step(carrier, &event);
+}
+
 static void wake_due(uv_timer_t *timer)
 {
     struct session_event event = {.type = SESSION_WAKE};
 
+    look_where(timer->data);
     carrier_step(timer->data, &event);
 }
 
@@ -84,9 +108,12 @@ static void one_step(struct carrier *carrier, struct session_event *event)
 void carrier_step(struct carrier *carrier, struct session_event *event)
 {
     struct session_event progress = {.type = SESSION_STATUS};
+    struct session_event ledger = {.type = SESSION_LEDGER};
 
     if (muster_take_status(carrier->muster, &progress.status))
         one_step(carrier, &progress);
+    if (ledger_look(&carrier->muster->ledger, &carrier->ledger_seen, &ledger.ledger))
+        one_step(carrier, &ledger);
     if (!carrier->failed)
         one_step(carrier, event);
     while (carrier->failed) {
@@ -114,6 +141,16 @@ static void close_all(struct carrier *carrier)
     uv_close((uv_handle_t *)&carrier->wake, NULL);
     uv_close((uv_handle_t *)&carrier->timer, NULL);
     uv_close((uv_handle_t *)&carrier->linger, NULL);
+    uv_close((uv_handle_t *)&carrier->look, NULL);
+}
+
+static void look_due(uv_timer_t *timer)
+{
+    struct session_event event = {.type = SESSION_WAKE};
+    struct carrier *carrier = timer->data;
+
+    __atomic_store_n(&carrier->muster->looking, false, __ATOMIC_SEQ_CST);
+    carrier_step(carrier, &event);
 }
 
 static void woken(uv_async_t *async)
@@ -122,6 +159,12 @@ static void woken(uv_async_t *async)
     struct session_event event;
     struct said said;
 
+    if (__atomic_load_n(&carrier->muster->looking, __ATOMIC_SEQ_CST) &&
+        !uv_is_active((uv_handle_t *)&carrier->look) &&
+        !uv_is_closing((uv_handle_t *)&carrier->look)) {
+        uv_update_time(&carrier->loop);
+        (void)uv_timer_start(&carrier->look, look_due, LOOK_MS, 0);
+    }
     muster_take_said(carrier->muster, &said);
     while (said.commands) {
         struct command *command = said.commands;
@@ -207,6 +250,9 @@ static int start_loop(struct carrier *carrier)
         error = uv_timer_init(&carrier->loop, &carrier->timer);
     if (error == 0)
         error = uv_timer_init(&carrier->loop, &carrier->linger);
+    if (error == 0)
+        error = uv_timer_init(&carrier->loop, &carrier->look);
+    carrier->look.data = carrier;
     carrier->wake.data = carrier;
     carrier->timer.data = carrier;
     carrier->linger.data = carrier;

@@ -16,7 +16,7 @@
 
 #include "client_private.h"
 
-enum { CARRIER_READ_BYTES = 65536 };
+enum { CARRIER_READ_BYTES = 65536, LOOK_MS = 100 };
 
 struct link {
     uv_tcp_t tcp;               /* the socket */
@@ -34,6 +34,9 @@ struct carrier {
     uv_async_t wake;                /* commands are waiting */
     uv_timer_t timer;               /* session_wake_us() */
     uv_timer_t linger;              /* after GOODBYE */
+    uv_timer_t look;                /* a collective was entered: is it still open? */
+    uint32_t ledger_seen;           /* of its changes */
+    bool where_told;                /* the session has a place of the thread */
     struct session session;         /* owned by the thread */
     struct session_actions actions; /* of the step that is carried out */
     void *rosters;                  /* memory of the session */

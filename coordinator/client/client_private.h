@@ -5,6 +5,7 @@
  *   muster_options.c  options, checked and copied
  *   muster_queue.c    the two queues
  *   muster_event.c    news of the session as events of the program
+ *   ledger.c          the ring of recent collectives;  where.c where a thread stands in the kernel
  *   carrier.c         the thread: carries out the session's actions
  *   link.c            its connection: addresses, frames, closing
  *   address.c         "HOST:PORT"
@@ -16,6 +17,7 @@
 #ifndef CLIENT_PRIVATE_H
 #define CLIENT_PRIVATE_H
 
+#include "client/ledger.h"
 #include "client/muster.h"
 #include "client/session.h"
 
@@ -83,6 +85,13 @@ struct muster {
     struct carrier *carrier;                      /* the thread */
     int descriptor; /* eventfd, readable while `events` is not empty */
 
+    struct ledger ledger;  /* of collectives; has a lock of its own */
+    /* Atomic, with the compiler's functions, since this header is C++ too: */
+    bool looking;          /* the loop will look at it within LOOK_MS by itself */
+    uint32_t thread;       /* the one to look at: who spoke last, or whom that one named */
+    uint32_t speaker;      /* who spoke last: told its progress, entered something */
+    uint64_t spoken_us;    /* and when */
+
     uv_mutex_t mutex;  /* guards all below */
     uv_cond_t changed; /* an event was queued, or one of the flags below changed */
     /* Under the mutex: */
@@ -104,6 +113,9 @@ struct muster {
     uint64_t barrier_seq;          /* barriers entered; equal to the session's count */
     uint64_t over;                 /* newest generation whose OVER the program took */
 };
+
+/* The calling thread says what the member does; thread = the one that does it, 0 = itself. */
+void client_speaks(struct muster *muster, uint32_t thread);
 
 /* ---- muster_queue.c ---- */
 

@@ -227,6 +227,7 @@ static enum muster_status enter_barrier(struct muster *muster, const char *name,
 
     if (!command)
         return MUSTER_ERROR_SYSTEM;
+    client_speaks(muster, 0);
     client_copy_text(command->name, sizeof command->name, name);
     client_copy_text(command->text, sizeof command->text, place);
     command->event.barrier.name = command->name;

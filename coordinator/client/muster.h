@@ -144,6 +144,7 @@ struct muster_member {
     X(MUSTER_DRAIN, "drain")       /* the operator asks it to leave */                             \
     X(MUSTER_DONE, "done")         /* the job is done and recorded */                              \
     X(MUSTER_BARRIER, "barrier")   /* how a barrier ended */                                       \
+    X(MUSTER_VERDICT, "verdict")   /* the members wait for each other for ever: text says why */   \
     X(MUSTER_ENDED, "ended")       /* nothing more comes */
 
 enum muster_event_type {
@@ -158,6 +159,18 @@ enum muster_barrier_end {
     MUSTER_BARRIER_DEADLOCK = 3,
     MUSTER_BARRIER_MISMATCH = 4,
     MUSTER_BARRIER_FINISHED = 5, /* somebody finished or left while others wait */
+};
+
+/* Why the members of a generation can never go on by themselves. */
+enum muster_verdict {
+    MUSTER_VERDICT_OPS = 1,      /* the same sequence number, different collectives */
+    MUSTER_VERDICT_TYPES = 2,    /* .. different types */
+    MUSTER_VERDICT_COUNTS = 3,   /* .. different numbers of elements */
+    MUSTER_VERDICT_NAMES = 4,    /* .. different names */
+    MUSTER_VERDICT_FINISHED = 5, /* one has finished while others wait for it */
+    MUSTER_VERDICT_BATCHES = 6,  /* one has more batches than another */
+    MUSTER_VERDICT_BRANCH = 7,   /* a barrier that only some come to: others are in a collective */
+    MUSTER_VERDICT_BARRIERS = 8, /* different barriers */
 };
 
 struct muster_event {
@@ -182,6 +195,7 @@ struct muster_event {
     uint64_t params_hash;                       /* DONE */
     enum muster_barrier_end barrier_end;        /* BARRIER */
     uint64_t barrier_seq;                       /* BARRIER */
+    enum muster_verdict verdict;                /* VERDICT: its kind */
     enum muster_status status;                  /* ENDED: MUSTER_OK after goodbye, else why */
     uint32_t refusal; /* ENDED with MUSTER_ERROR_REFUSED: Refusal of messages.proto */
     int exit_code;    /* ENDED */
@@ -210,13 +224,31 @@ struct muster_progress {
     uint64_t applied;         /* updates applied */
     float loss;               /* of the last finished step */
     float samples_per_s;      /* of the whole job */
-    uint64_t entered;         /* last collective entered, 0 = none */
-    uint64_t left;            /* last collective left */
-    const char *entered_what; /* "all_reduce #118 bucket 2"; may be NULL */
     uint32_t shard_us;        /* wall time of one shard of work here, 0 = not measured: who takes
                                  much longer than the others is named a straggler */
     uint32_t shards;          /* shards it owns in its generation; 0 for all: there are none */
+    uint32_t thread; /* whose stack `muster why` shows when nothing moves: the kernel's number; 0 =
+                        the calling one, which it also is when that one says nothing for long */
 };
+
+/* A collective operation, whatever carries it (NCCL, TCP ..). The coordinator compares what the
+ * members of a generation say of the same sequence number: op, dtype, count and name must be equal.
+ * Texts are copied, and cut where they are too long; NULL counts as "". */
+struct muster_collective {
+    const char *op;    /* "all_reduce"; at most 32 bytes */
+    const char *name;  /* what is exchanged: "grads bucket 2"; at most 64 bytes */
+    const char *dtype; /* of an element: "float32"; at most 16 bytes */
+    uint64_t count;    /* elements */
+    const char *place; /* in the program, for people: MUSTER_PLACE; at most 128 bytes */
+    uint64_t step;     /* batch that it belongs to, counted from 1; 0 = not said */
+    uint64_t seq;      /* its number, the same on all members, growing; 0 = the next of the
+                          session's own count, which begins with 1 in each generation */
+};
+
+/* "train.c:40" of where it stands. */
+#define MUSTER_PLACE            __FILE__ ":" MUSTER_PLACE_TEXT(__LINE__)
+#define MUSTER_PLACE_TEXT(line) MUSTER_PLACE_LINE(line)
+#define MUSTER_PLACE_LINE(line) #line
 
 struct muster_report {
     uint64_t plan;        /* newest plan held, 0 = none */
@@ -301,6 +333,33 @@ enum muster_status muster_barrier_enter(struct muster *session, const char *name
  * otherwise. A generation that ended lets it enter again by itself. Other events stay queued. */
 enum muster_status muster_barrier(struct muster *session, const char *name, const char *place,
                                   int timeout_ms, struct muster_error *error);
+
+/* Around a collective: enter before it is begun, leave when its result is here. Cheap (a few
+ * hundred nanoseconds, no system call but one in a tenth of a second), from any thread; several may
+ * be open at a time. enter returns the number for leave.
+ *
+ *     uint64_t seq = muster_collective_enter(m, &(struct muster_collective){
+ *         .op = "all_reduce", .name = "grads bucket 2", .dtype = "float32", .count = 1000,
+ *         .step = batch, .place = MUSTER_PLACE});
+ *     ncclAllReduce(...); cudaStreamSynchronize(...);
+ *     muster_collective_leave(m, seq);
+ *
+ * What it is for: a member that waits in #n is waited with until all have entered #n. Two members
+ * that say different things of #n, or of which one waits in #n while the other waits at a barrier
+ * (muster_barrier) or has finished (muster_finished) without having entered #n, wait for ever: the
+ * coordinator says so within two beats, with rank, host, place and numbers, in its log, in `muster
+ * why`, and as MUSTER_VERDICT; what it does then is its option --on-deadlock. To be slow is no
+ * deadlock: who is in MUSTER_PHASE_COMPUTE, say, is waited for. A barrier stands for the whole
+ * member: do not wait at one on one thread while another goes on with collectives, unless the
+ * progress told afterwards says MUSTER_PHASE_COMPUTE. All members of a job mark their collectives,
+ * or none; those of a part of the members only (a pipeline's, say) are not marked. */
+uint64_t muster_collective_enter(struct muster *session,
+                                 const struct muster_collective *collective);
+void muster_collective_leave(struct muster *session, uint64_t seq);
+
+/* Writes the newest collectives (up to 256), oldest first, one a line, as text. Async-signal-safe:
+ * made for a handler of SIGSEGV and its like, which the program installs, not this library. */
+void muster_ledger_write(struct muster *session, int descriptor);
 
 /* Ends the thread and frees everything. Without goodbye the others see a loss. Accepts NULL. It may
  * have to wait for a name lookup that is under way. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 _Static_assert((int)MUSTER_BARRIER_FINISHED == (int)WIRE_BARRIER_FINISHED, "barrier ends");
+_Static_assert((int)MUSTER_VERDICT_BARRIERS == (int)WIRE_VERDICT_BARRIERS, "verdicts");
 _Static_assert((int)MUSTER_PHASE_FINISHED == (int)WIRE_PHASE_FINISHED, "phases");
 _Static_assert((int)MUSTER_LOST_STRANGER == (int)WIRE_LOST_STRANGER, "lost");
 _Static_assert((int)MUSTER_PARTICIPANT == (int)WIRE_KIND_PARTICIPANT, "kinds");
@@ -56,6 +57,8 @@ static const char *text_of(const struct session_delivery *delivery)
         return message->done.text;
     case FRAME_BARRIER_RESULT:
         return message->barrier_result.text;
+    case FRAME_VERDICT:
+        return message->verdict.text;
     case FRAME_REFUSED: /* comes as ENDED, without a message */
     case FRAME_BEAT_ACK:
     case FRAME_HELLO:
@@ -180,6 +183,10 @@ static void fill_message(struct wire_arena *arena, const struct wire_message *me
         event->type = MUSTER_BARRIER;
         event->barrier_end = (enum muster_barrier_end)message->barrier_result.end;
         event->barrier_seq = message->barrier_result.seq;
+        break;
+    case FRAME_VERDICT:
+        event->type = MUSTER_VERDICT;
+        event->verdict = (enum muster_verdict)message->verdict.kind;
         break;
     default:
         break;

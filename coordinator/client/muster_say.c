@@ -2,6 +2,20 @@
 #include "client_private.h"
 
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+void client_speaks(struct muster *muster, uint32_t thread)
+{
+    static _Thread_local uint32_t self;
+
+    if (self == 0)
+        self = (uint32_t)syscall(SYS_gettid);
+    __atomic_store_n(&muster->speaker, self, __ATOMIC_RELAXED);
+    __atomic_store_n(&muster->thread, thread != 0 ? thread : self, __ATOMIC_RELAXED);
+    __atomic_store_n(&muster->spoken_us, uv_hrtime() / 1000, __ATOMIC_RELAXED);
+}
 
 void muster_progress(struct muster *muster, const struct muster_progress *progress)
 {
@@ -11,13 +25,11 @@ void muster_progress(struct muster *muster, const struct muster_progress *progre
         .applied = progress->applied,
         .loss = progress->loss,
         .samples_per_s = progress->samples_per_s,
-        .entered = progress->entered,
-        .left = progress->left,
         .shard_us = progress->shard_us,
         .shards = progress->shards,
     };
 
-    client_copy_text(status.entered_what, sizeof status.entered_what, progress->entered_what);
+    client_speaks(muster, progress->thread);
     uv_mutex_lock(&muster->mutex);
     muster->status = status;
     muster->has_status = true;
@@ -32,8 +44,38 @@ enum muster_status muster_entered(struct muster *muster, const struct muster_pos
     if (command && times)
         command->event.entered =
             (struct wire_entered){times->connect_us, times->state_us, times->recompute_us};
+    ledger_begin(&muster->ledger, position->generation);
     return client_command_push(muster, command);
 }
+
+/* ---- collectives ---- */
+
+uint64_t muster_collective_enter(struct muster *muster, const struct muster_collective *collective)
+{
+    uint64_t seq = ledger_enter(&muster->ledger, collective, uv_hrtime() / 1000);
+
+    client_speaks(muster, 0);
+    /* So that one that lasts is noticed before the next beat; the short ones cost nothing more. */
+    if (!__atomic_exchange_n(&muster->looking, true, __ATOMIC_SEQ_CST))
+        carrier_wake(muster->carrier);
+    return seq;
+}
+
+void muster_collective_leave(struct muster *muster, uint64_t seq)
+{
+    ledger_leave(&muster->ledger, seq, uv_hrtime() / 1000);
+}
+
+void muster_ledger_write(struct muster *muster, int descriptor)
+{
+    struct timespec now = {0, 0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    ledger_write(&muster->ledger, descriptor,
+                 (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+}
+
+/* ---- the rest ---- */
 
 enum muster_status muster_ready(struct muster *muster, const struct muster_position *position,
                                 uint64_t params_hash)

@@ -301,28 +301,83 @@ static void hear(struct session *session, const struct wire_message *message,
 
 /* ---- time ---- */
 
-static void beat(struct session *session, struct session_actions *actions)
+/* What the ledger says holds in its own generation only. */
+static void beat_ledger(const struct session *session, struct wire_beat *beat)
+{
+    const struct session_ledger *ledger = &session->ledger;
+
+    beat->name = beat->op = beat->dtype = beat->place = "";
+    if (ledger->generation != session->held.generation)
+        return;
+    beat->entered = ledger->entered;
+    beat->left = ledger->left;
+    beat->at = ledger->at;
+    beat->at_age_ms =
+        session->now_us > ledger->since_us ? (session->now_us - ledger->since_us) / 1000 : 0;
+    beat->open = ledger->open;
+    beat->op = ledger->op;
+    beat->name = ledger->name;
+    beat->dtype = ledger->dtype;
+    beat->count = ledger->count;
+    beat->place = ledger->place;
+    beat->batch = ledger->batch;
+}
+
+static void say_beat(struct session *session, struct session_actions *actions)
 {
     struct session_position at = session->held;
     struct wire_message *message = session_send(actions, FRAME_BEAT, &at);
 
-    session->lag_ms = (uint32_t)((session->now_us - session->beat_due_us) / 1000);
-    session->beat_due_us += us(session->beat_ms);
-    if (session->beat_due_us <= session->now_us) /* it slept: no burst of beats */
-        session->beat_due_us = session->now_us + us(session->beat_ms);
+    session->beaten_us = session->now_us;
     message->beat = (struct wire_beat){
         .seq = ++session->beat_seq,
         .phase = session->status.phase,
         .phase_age_ms = (session->now_us - session->phase_since_us) / 1000,
         .loss = session->status.loss,
         .samples_per_s = session->status.samples_per_s,
-        .entered = session->status.entered,
-        .left = session->status.left,
-        .entered_what = session->status.entered_what,
         .lag_ms = session->lag_ms,
         .shard_us = session->status.shard_us,
         .shards = session->status.shards,
+        .where = session->where,
     };
+    beat_ledger(session, &message->beat);
+}
+
+static void beat(struct session *session, struct session_actions *actions)
+{
+    session->lag_ms = (uint32_t)((session->now_us - session->beat_due_us) / 1000);
+    session->beat_due_us += us(session->beat_ms);
+    if (session->beat_due_us <= session->now_us) /* it slept: no burst of beats */
+        session->beat_due_us = session->now_us + us(session->beat_ms);
+    say_beat(session, actions);
+}
+
+/* Since when it waits in a collective, or at a barrier: the later of the two. */
+static uint64_t waits_since_us(const struct session *session)
+{
+    uint64_t since_us = session->ledger.open ? session->ledger.since_us : 0;
+
+    if (session->said.has_barrier && session->barrier_since_us > since_us)
+        since_us = session->barrier_since_us;
+    return since_us;
+}
+
+/* When a wait has become long that no beat has told of as such: once between two regular beats. */
+static uint64_t early_due_us(const struct session *session)
+{
+    uint64_t since_us = waits_since_us(session), long_us = since_us + us(SESSION_LONG_MS);
+    uint64_t again_us = session->early_us + us(session->beat_ms);
+
+    if (since_us == 0 || session->beaten_us >= long_us)
+        return SESSION_NEVER_US;
+    return session->early_us != 0 && again_us > long_us ? again_us : long_us;
+}
+
+uint64_t session_stands_since_us(const struct session *session)
+{
+    uint64_t since_us = waits_since_us(session);
+
+    return since_us > session->phase_since_us ? since_us : session->phase_since_us;
 }
 
 /* When it gives up; only before the first WELCOME. */
@@ -353,6 +408,10 @@ static void wake_attached(struct session *session, struct session_actions *actio
         session_drop(session, "the coordinator was silent for too long", actions);
     else if (session->now_us >= session->beat_due_us)
         beat(session, actions);
+    else if (session->now_us >= early_due_us(session)) {
+        session->early_us = session->now_us;
+        say_beat(session, actions);
+    }
 }
 
 static void wake(struct session *session, struct session_actions *actions)
@@ -381,6 +440,8 @@ uint64_t session_wake_us(const struct session *session)
     if (session->state == SESSION_ATTACHED) {
         first_us = session->beat_due_us;
         second_us = silent_us(session);
+        if (early_due_us(session) < first_us)
+            first_us = early_due_us(session);
     }
     return first_us < second_us ? first_us : second_us;
 }
@@ -436,6 +497,8 @@ bool session_step(struct session *session, const struct session_event *event,
         session_finish(session, SESSION_END_STOPPED, 0, actions);
         return true;
     case SESSION_STATUS:
+    case SESSION_LEDGER:
+    case SESSION_WHERE:
     case SESSION_REPORT:
     case SESSION_ENTERED:
     case SESSION_READY:

@@ -13,7 +13,9 @@
  *   any --REFUSED, GOODBYE sent, STOP, connect timeout before the first WELCOME--> ENDED
  *
  * What the machine takes off the program's hands:
- *   - a beat every beat_ms, as long as it is attached, with the last status it was told;
+ *   - a beat every beat_ms, as long as it is attached, with the last status it was told; and one
+ *     between two of those when a collective or a barrier lasts for SESSION_LONG_MS, so that who
+ *     waits for ever is seen soon;
  *   - re-attaching for ever once it was admitted (a coordinator that is away stops no training):
  *     HELLO says JOIN, RUNNING (with the roster) or FROZEN, and after WELCOME everything that still
  *     stands is said again: entered, report, ready, peers lost, finished, leave, the barrier it
@@ -42,6 +44,7 @@
 #define SESSION_ACTIONS_MAX 16u
 #define SESSION_LOST_MAX    4u /* peers reported lost that are said again after a re-attach */
 #define SESSION_NEVER_US    UINT64_MAX
+#define SESSION_LONG_MS     100u
 
 struct session_config {
     const char *job;     /* 1..64 bytes of text */
@@ -87,11 +90,25 @@ struct session_status {
     uint64_t applied;                       /* updates applied */
     float loss;                             /* of the last finished step */
     float samples_per_s;                    /* of the whole job */
-    uint64_t entered;                       /* last collective entered */
-    uint64_t left;                          /* last collective left */
-    char entered_what[WIRE_NAME_BYTES + 1]; /* "all_reduce #118 bucket 2" */
     uint32_t shard_us;                      /* wall time of one shard here, 0 = not known */
     uint32_t shards;                        /* that it owns */
+};
+
+/* Where the member stands among its collectives: the newest entered and left, and the one at which
+ * it stands, the oldest that is open, else the newest. */
+struct session_ledger {
+    uint64_t generation;              /* in which all of this holds; beats of others say nothing */
+    uint64_t entered;                 /* newest entered, 0 = none */
+    uint64_t left;                    /* newest left */
+    uint64_t at;                      /* the one described below */
+    uint64_t since_us;                /* when it was entered, or, if it is not open, left */
+    bool open;                        /* it was entered and not left */
+    uint64_t count;                   /* its elements */
+    uint64_t batch;                   /* step that it belongs to, 0 = not said */
+    char op[WIRE_OP_BYTES + 1];       /* "all_reduce" */
+    char dtype[WIRE_DTYPE_BYTES + 1]; /* "float32" */
+    char name[WIRE_NAME_BYTES + 1];   /* "grads bucket 2" */
+    char place[WIRE_PLACE_BYTES + 1]; /* "train.c:40" */
 };
 
 enum session_event_type {
@@ -103,6 +120,8 @@ enum session_event_type {
     SESSION_WAKE,      /* session_wake_us() has come; harmless at any other time */
     /* from the program */
     SESSION_STATUS,  /* what the next beats tell */
+    SESSION_LEDGER,  /* collectives entered or left */
+    SESSION_WHERE,   /* what a thread that stands does in the kernel, "" = nothing is known */
     SESSION_REPORT,  /* frozen: position and report */
     SESSION_ENTERED, /* it is in the generation of the position */
     SESSION_READY,   /* a spare is in step with the generation of the position */
@@ -121,9 +140,10 @@ struct session_event {
     struct session_position
         position; /* REPORT, ENTERED, READY, PEER_LOST, LEAVE, FINISHED, GOODBYE */
     union {
-        const char *text;                   /* CLOSED: why, for people */
+        const char *text;                   /* CLOSED: why, for people; WHERE */
         const struct wire_message *message; /* MESSAGE */
         struct session_status status;       /* STATUS */
+        struct session_ledger ledger;       /* LEDGER */
         struct wire_report report;          /* REPORT; the owned mask is copied */
         struct wire_entered entered;        /* ENTERED */
         struct wire_ready ready;            /* READY */
@@ -148,7 +168,7 @@ enum session_news {
     SESSION_NEWS_UP,      /* admitted or attached again: welcome is set */
     SESSION_NEWS_DOWN,    /* the connection is gone, text says why; it is being made anew */
     SESSION_NEWS_MESSAGE, /* WAITING, GENERATION, OVER, RELEASED, DRAIN_REQUEST, DONE,
-                             BARRIER_RESULT */
+                             BARRIER_RESULT, VERDICT */
     SESSION_NEWS_ENDED,   /* nothing more will come: end, exit_code and text are set */
 };
 
@@ -239,6 +259,8 @@ struct session {
     wire_id job_uid;                     /* from the config, then from WELCOME */
     uint32_t beat_ms;                    /* from WELCOME */
     uint64_t beat_due_us;                /* next beat */
+    uint64_t beaten_us;                  /* last beat */
+    uint64_t early_us;                   /* last one that was early */
     uint64_t beat_seq;                   /* beats sent */
     uint32_t lag_ms;                     /* how late the last beat was */
     uint64_t barrier_seq;                /* barriers entered */
@@ -255,6 +277,9 @@ struct session {
 
     struct session_status status;        /* what beats tell */
     uint64_t phase_since_us;             /* since when it is in that phase of that step */
+    struct session_ledger ledger;        /* what beats tell of collectives */
+    uint64_t barrier_since_us;           /* since when it waits at said.barrier */
+    char where[WIRE_REASON_BYTES + 1];   /* as told by SESSION_WHERE */
     struct session_said said;            /* what still stands */
     char failure[WIRE_REASON_BYTES + 1]; /* why the last connection failed */
     char text[WIRE_SENTENCE_BYTES + 1];  /* of DOWN and ENDED */
@@ -271,6 +296,10 @@ void session_init(struct session *session, const struct session_config *config, 
  * barrier while one is waited at, anything after ENDED) and changes nothing but the clock. */
 bool session_step(struct session *session, const struct session_event *event,
                   struct session_actions *actions);
+
+/* Since when nothing has moved: the phase, the collective or the barrier it is in. For the carrier,
+ * who may look where the thread stands. */
+uint64_t session_stands_since_us(const struct session *session);
 
 /* When SESSION_WAKE is due; SESSION_NEVER_US if not at all. */
 uint64_t session_wake_us(const struct session *session);

@@ -36,6 +36,18 @@ static bool keep_status(struct session *session, const struct session_event *eve
     return true;
 }
 
+static bool keep_ledger(struct session *session, const struct session_event *event)
+{
+    session->ledger = event->ledger;
+    return true;
+}
+
+static bool keep_where(struct session *session, const struct session_event *event)
+{
+    session_copy_text(session->where, sizeof session->where, event->text);
+    return true;
+}
+
 static bool keep_entered(struct session *session, const struct session_event *event)
 {
     struct session_said *said = &session->said;
@@ -126,6 +138,7 @@ static bool keep_barrier(struct session *session, const struct session_event *ev
     session_copy_text(said->barrier_name, sizeof said->barrier_name, event->barrier.name);
     session_copy_text(said->barrier_place, sizeof said->barrier_place, event->barrier.place);
     said->has_barrier = true;
+    session->barrier_since_us = session->now_us;
     said->barrier = (struct wire_barrier_enter){
         .name = said->barrier_name,
         .seq = ++session->barrier_seq,
@@ -220,6 +233,8 @@ struct say_rule {
 
 static const struct say_rule say_rules[] = {
     [SESSION_STATUS] = {keep_status, NULL},
+    [SESSION_LEDGER] = {keep_ledger, NULL},
+    [SESSION_WHERE] = {keep_where, NULL},
     [SESSION_REPORT] = {keep_report, send_report},
     [SESSION_ENTERED] = {keep_entered, send_entered},
     [SESSION_READY] = {keep_ready, send_ready},

@@ -142,6 +142,12 @@ void session_told(struct session *session, const struct wire_message *message,
     case FRAME_BARRIER_RESULT:
         told_barrier(session, message, actions);
         return;
+    case FRAME_VERDICT:
+        if (message->header.generation != session->held.generation) {
+            session->dropped++;
+            return;
+        }
+        break;
     case FRAME_RELEASED:
         session->said.has_leave = false;
         break;

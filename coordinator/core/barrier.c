@@ -3,8 +3,8 @@
  * A barrier is released exactly once, when everybody of its group waits at it. A group is the
  * participants of a job (--of W of them) or the workers of its generation. Deadlock is decided, not
  * timed out: when everybody of the group that lives waits and no barrier can be met, all of them
- * are told at once who waits where and for whom. Counting is O(1) a member; only a decision walks
- * the list.
+ * are told who waits where and for whom: participants at once, workers at the next tick. Counting
+ * is O(1) a member; only a decision walks the list. Barriers beside collectives: ledger.c.
  *
  * While a plan is being entered there are two groups. Who waits in the plan's waits until it is the
  * generation; who enters it waits in the older one no more. */
@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-struct barrier *barrier_at(struct core *core, const struct job *job, uint32_t slot)
+struct barrier *barrier_at(const struct core *core, const struct job *job, uint32_t slot)
 {
     return &core->barriers[(size_t)job_index(core, job) * core->limits.barriers + slot];
 }
@@ -109,8 +109,11 @@ static void end_wait(struct core *core, struct job *job, enum core_kind kind, ui
 
     while (more && core->actions->count + 8 < CORE_ACTIONS_MAX)
         more = end_alike(core, job, kind, slot, end, text);
-    if (end == CORE_BARRIER_RELEASED)
+    if (end == CORE_BARRIER_RELEASED) {
         barrier_at(core, job, slot)->releasing = more && barrier_at(core, job, slot)->waiting > 0;
+        if (kind == CORE_WORKER && job->verdict.at == 0)
+            job->verdict.kind = CORE_VERDICT_NONE; /* they have found each other since */
+    }
 }
 
 void barrier_tick(struct core *core, struct job *job)
@@ -128,39 +131,42 @@ static bool any_releasing(struct core *core, const struct job *job, enum core_ki
     return false;
 }
 
-/* "rank 0 on a waits in 'x' (main.c:12) since 1.2 s; ...", at most six of them. */
+void barrier_text(const struct core *core, const struct member *m, char *text, size_t bytes)
+{
+    (void)snprintf(text, bytes, "'%s' #%llu%s%.64s%s",
+                   barrier_at(core, &core->jobs[m->job], m->barrier)->name,
+                   (unsigned long long)m->barrier_seq, m->place[0] != '\0' ? " (" : "",
+                   short_place(m->place), m->place[0] != '\0' ? ")" : "");
+}
+
+/* "rank 0 on a (a.local, pid 4711) waits at barrier 'x' #1 (main.c:12) for 1.2 s; ..": one of each
+ * barrier before the second of any, as many as there is room for. */
 static void who_waits(struct core *core, struct job *job, enum core_kind kind, char *text,
                       size_t bytes)
 {
     uint32_t told = 0, all = *waiting_of(job, kind);
-    size_t used = 0;
+    size_t used = 0, room = bytes - 20;
+    char name[200], where[300];
 
     text[0] = '\0';
-    for (struct member *m = member_first(core, job); m != NULL && told < 6;
-         m = member_next(core, m)) {
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         int n;
 
         if (m->kind != kind || m->barrier == NOBODY)
             continue;
-        n = snprintf(text + used, bytes - used, "%s%s %u on %s waits in '%s'%s%s%s since %.1f s",
-                     told > 0 ? "; " : "", kind == CORE_PARTICIPANT ? "participant" : "rank",
-                     kind == CORE_PARTICIPANT ? m->rank_hint - 1 : m->rank, m->node,
-                     barrier_at(core, job, m->barrier)->name, m->place[0] ? " (" : "", m->place,
-                     m->place[0] ? ")" : "", (double)(core->now_us - m->barrier_us) / 1e6);
-        used += n > 0 && (size_t)n < bytes - used ? (size_t)n : 0;
+        member_text(m, name, sizeof name);
+        barrier_text(core, m, where, sizeof where);
+        n = snprintf(text + used, room - used, "%s%s waits at barrier %s for %.1f s",
+                     told > 0 ? "; " : "", name, where,
+                     (double)(core->now_us - m->barrier_us) / 1e6);
+        if (n < 0 || (size_t)n >= room - used)
+            break;
+        used += (size_t)n;
         told++;
     }
-    if (all > told && used < bytes - 20)
+    text[used] = '\0';
+    if (all > told)
         (void)snprintf(text + used, bytes - used, "; and %u more", all - told);
-}
-
-const char *barrier_why(struct core *core, struct job *job)
-{
-    char text[CORE_SENTENCE_BYTES - 60];
-    enum core_kind kind = job->waiting_participants > 0 ? CORE_PARTICIPANT : CORE_WORKER;
-
-    who_waits(core, job, kind, text, sizeof text);
-    return core_say(core, "%s", text);
 }
 
 /* Size of the group, and how many of it will never come. */
@@ -174,10 +180,54 @@ static void group_of(const struct job *job, enum core_kind kind, uint32_t *size,
     *left = participants ? job->group_left : 0;
 }
 
+void barrier_end_waits(struct core *core, struct job *job, enum core_barrier_end end,
+                       const char *text)
+{
+    if (job->waiting_workers > 0)
+        end_wait(core, job, CORE_WORKER, NOBODY, end, text);
+}
+
+/* Nothing at all can be met: participants are told, workers judged as the operator wishes. */
+static void give_up(struct core *core, struct job *job, enum core_kind kind,
+                    enum core_barrier_end end, const char *text)
+{
+    struct verdict verdict = {.kind = end == CORE_BARRIER_FINISHED ? CORE_VERDICT_FINISHED
+                                                                   : CORE_VERDICT_BARRIERS,
+                              .end = end};
+
+    if (kind == CORE_WORKER) {
+        verdict_give(core, job, &verdict, text);
+        return;
+    }
+    core_log(core, CORE_ERROR, job, text);
+    end_wait(core, job, kind, NOBODY, end, text);
+}
+
+/* Those at the barrier where most wait stay, of two equal ones at that of the lowest rank; if some
+ * have finished and they are not more than those who wait, it is they who go. */
+static void choose_minority(const struct core *core, const struct job *job, uint32_t finished)
+{
+    const struct member *stays = NULL;
+
+    for (const struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        uint32_t here, best;
+
+        if (m->kind != CORE_WORKER || m->barrier == NOBODY)
+            continue;
+        here = barrier_at(core, job, m->barrier)->waiting;
+        best = stays != NULL ? barrier_at(core, job, stays->barrier)->waiting : 0;
+        if (here > best || (here == best && m->rank < stays->rank))
+            stays = m;
+    }
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        m->minority = finished == 0 ? stays != NULL && m->barrier != stays->barrier
+                                    : m->finished == (finished <= job->waiting_workers);
+}
+
 void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
 {
     uint32_t waiting = *waiting_of(job, kind), size, here, left, finished = 0;
-    char who[CORE_SENTENCE_BYTES - 80];
+    char who[CORE_SENTENCE_BYTES - 100];
     bool same_seq = true;
     const struct member *first = NULL;
 
@@ -190,10 +240,11 @@ void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
     if (waiting + left + finished < size)
         return;
     who_waits(core, job, kind, who, sizeof who);
+    choose_minority(core, job, finished);
     if (left + finished > 0) {
-        end_wait(core, job, kind, NOBODY, CORE_BARRIER_FINISHED,
-                 core_say(core, "%u of %u finished or left while others wait: %s", left + finished,
-                          size, who));
+        give_up(core, job, kind, CORE_BARRIER_FINISHED,
+                core_say(core, "deadlock: %u of %u finished or left while others wait: %s",
+                         left + finished, size, who));
         return;
     }
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
@@ -203,10 +254,9 @@ void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
             first = m;
         same_seq = same_seq && m->barrier_seq == first->barrier_seq;
     }
-    core_log(core, CORE_ERROR, job, core_say(core, "deadlock: %s", who));
-    end_wait(core, job, kind, NOBODY, same_seq ? CORE_BARRIER_MISMATCH : CORE_BARRIER_DEADLOCK,
-             core_say(core, "%s: everybody waits and nothing can be met: %s",
-                      same_seq ? "mismatch" : "deadlock", who));
+    give_up(core, job, kind, same_seq ? CORE_BARRIER_MISMATCH : CORE_BARRIER_DEADLOCK,
+            core_say(core, "%s: everybody waits and nothing can be met: %s",
+                     same_seq ? "mismatch" : "deadlock", who));
 }
 
 /* Has somebody entered the plan already? Then nothing is released until all have. *all: who belongs
@@ -236,8 +286,17 @@ static void settle(struct core *core, struct job *job, enum core_kind kind, uint
     group_of(job, kind, &size, &here, &left);
     if (!both && barrier_at(core, job, slot)->waiting == size)
         end_wait(core, job, kind, slot, CORE_BARRIER_RELEASED, "");
-    else
+    else if (kind == CORE_PARTICIPANT)
         barrier_decide(core, job, kind);
+}
+
+/* Workers are judged at ticks, since what is decided may be the end of the generation. */
+void barrier_judge_workers(struct core *core, struct job *job)
+{
+    uint32_t all;
+
+    if (job->waiting_workers > 0 && (!between(core, job, &all) || job->waiting_workers == all))
+        barrier_decide(core, job, CORE_WORKER);
 }
 
 /* The plan is the generation now: those who were waiting for it may all be there. */
@@ -247,7 +306,6 @@ void barrier_plan_taken(struct core *core, struct job *job)
         if (barrier_at(core, job, i)->kind == CORE_WORKER &&
             barrier_at(core, job, i)->waiting == job->world)
             end_wait(core, job, CORE_WORKER, i, CORE_BARRIER_RELEASED, "");
-    barrier_decide(core, job, CORE_WORKER);
 }
 
 /* It has entered the plan: nobody of the older generation is waited for any more. */
@@ -292,6 +350,7 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
     }
     m->barrier = slot;
     m->barrier_us = core->now_us;
+    m->beaten = false;
     m->barrier_generation = message->generation;
     core_copy_text(m->place, sizeof m->place, enter->place);
     barrier_at(core, job, slot)->waiting++;

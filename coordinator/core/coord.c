@@ -7,6 +7,7 @@
  *   life.c        ends of connections, leases, stalled members, peers' reports
  *   straggler.c   who is slow; plans that only spread the shards anew
  *   barrier.c     barriers released once; deadlock decided by who waits for whom
+ *   ledger.c      collectives: who differs, who waits for whom for ever;  why.c tells it
  *   record.c      a job as bytes; members.c the tables; view.c what status shows, check and hash */
 #include "core/internal.h"
 
@@ -93,6 +94,7 @@ static void on_message(struct core *core, const struct core_event *event)
     case CORE_DONE:
     case CORE_BARRIER_RESULT:
     case CORE_BEAT_ACK:
+    case CORE_VERDICT:
     default:
         break; /* a coordinator's message from a member: the frame layer refuses it */
     }
@@ -210,11 +212,8 @@ static void on_command(struct core *core, const struct core_event *event)
     uint32_t count = 0;
 
     if (job != NULL && event->command == CORE_COMMAND_WHY) {
-        text = barrier_why(core, job);
+        text = core_why(core, job);
         count = 1;
-        if (text[0] == '\0')
-            text =
-                core_say(core, "nobody waits at a barrier; job '%s': %s", job->name, job->reason);
     } else if (job != NULL) {
         count = command_members(core, job, event);
         text =
@@ -404,15 +403,25 @@ bool core_id_zero(const struct core_id *id)
     return core_id_equal(id, &zero);
 }
 
-/* "rank 2 on node-b (host, pid 4711)" */
-const char *core_member_name(struct core *core, const struct member *m)
+void member_text(const struct member *m, char *text, size_t bytes)
 {
     if (m->kind == CORE_PARTICIPANT)
-        return core_say(core, "participant %u on %s (pid %u)", m->rank_hint - 1, m->node, m->pid);
-    if (m->rank == NOBODY)
-        return core_say(core, "a %s on %s (%s, pid %u)", m->leaving ? "leaver" : "spare", m->node,
-                        m->host, m->pid);
-    return core_say(core, "rank %u on %s (%s, pid %u)", m->rank, m->node, m->host, m->pid);
+        (void)snprintf(text, bytes, "participant %u on %s (pid %u)", m->rank_hint - 1, m->node,
+                       m->pid);
+    else if (m->rank == NOBODY)
+        (void)snprintf(text, bytes, "a %s on %s (%s, pid %u)", m->leaving ? "leaver" : "spare",
+                       m->node, m->host, m->pid);
+    else
+        (void)snprintf(text, bytes, "rank %u on %s (%s, pid %u)", m->rank, m->node, m->host,
+                       m->pid);
+}
+
+const char *core_member_name(struct core *core, const struct member *m)
+{
+    char text[CORE_SENTENCE_BYTES];
+
+    member_text(m, text, sizeof text);
+    return core_say(core, "%s", text);
 }
 
 void job_reason(struct core *core, struct job *job, enum core_level level, const char *text)

@@ -35,6 +35,13 @@ struct core_limits {
     uint32_t barriers;  /* names waited at, per job */
 };
 
+/* When the members of a generation wait for each other for ever. */
+enum core_on_deadlock {
+    CORE_ON_DEADLOCK_REPORT, /* it is said, and barriers are given up */
+    CORE_ON_DEADLOCK_ABORT,  /* and the job has failed */
+    CORE_ON_DEADLOCK_EVICT,  /* and the minority is out; the others regroup */
+};
+
 struct core_times {
     uint32_t beat_ms;         /* how often members beat; 500 */
     uint32_t suspect_beats;   /* missed until suspect; 3 */
@@ -57,6 +64,7 @@ struct core_times {
     uint32_t settle_ms;       /* from a new generation to a plan that spreads its shards; 2000 */
     uint32_t balance_ms;      /* least time between two such plans; 10000 */
     bool rebalance;           /* stragglers get fewer shards; false */
+    enum core_on_deadlock on_deadlock; /* what follows when nobody can go on */
 };
 
 enum core_event_type {
@@ -205,6 +213,9 @@ struct core_job_view {
     uint32_t recent_count;
     uint64_t waiting_since_ms; /* how long it has been forming or paused; 0 = it is not */
     bool store_failing;
+    const char *verdict;       /* why nobody can go on; "" = as far as is known they can */
+    uint64_t verdicts;         /* so far */
+    char awaited[CORE_SENTENCE_BYTES]; /* who is waited for in a collective, and what it does */
 };
 
 struct core_member_view {

@@ -249,6 +249,7 @@ static void stored_form(struct core *core, struct job *job)
         return;
     }
     life_new_world(job, job->pending_world);
+    verdict_forget(job);
     enroll(core, job);
     job->number = job->pending_number;
     job->nonce = job->pending_nonce;
@@ -411,6 +412,7 @@ static void take_plan(struct core *core, struct job *job)
 
     count_recovery(core, job);
     life_new_world(job, plan_world(core, job));
+    verdict_forget(job);
     job->world = 0;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         bool left = m->in_generation && !m->in_plan;
@@ -481,6 +483,7 @@ void generation_over(struct core *core, struct job *job, const char *reason, uin
         core_list_add(core, m->conn);
     }
     job->weigh_us = 0;
+    verdict_forget(job);
     job->over_us = core->now_us;
     job->last_us[CORE_RECOVERY_PUSH] = 0;
     job->last_us[CORE_RECOVERY_DETECT] = detect_us;
@@ -663,6 +666,7 @@ void on_finished(struct core *core, struct member *m, const struct core_message 
 
     if ((!current && !planned) || job->state != CORE_JOB_RUNNING)
         return;
+    m->beaten = m->beaten && m->finished;
     m->finished = true;
     m->applied = message->step;
     job->hash = message->finished.params_hash;

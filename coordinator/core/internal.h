@@ -11,6 +11,7 @@
 #define TICK_US      100000u
 #define TEXTS        128           /* sentences of one core_step */
 #define RECORD_BYTES (512u * 1024u)
+#define WHY_BYTES    8192u         /* of the answer to `muster why` */
 
 enum member_state {
     MEMBER_FREE,
@@ -62,7 +63,7 @@ struct member {
     /* speed: straggler.c */
     uint32_t shard_us, shards;    /* of its last beat: time of one, and how many it owns */
     uint64_t told;                /* generation of its last beat */
-    bool beaten;                  /* since the last tick */
+    bool paced;                   /* it has told its speed since the last tick */
     bool straggler;
     uint64_t run_us, run_step;    /* since when its beats speak against that; 0 = they do not */
     uint64_t judged_us;           /* its last beat that was judged */
@@ -71,11 +72,34 @@ struct member {
     /* lost */
     uint64_t probe_us;            /* last probe */
     bool gone;                    /* proven: its process does not live any more */
-    /* barrier */
+    /* barrier and collectives */
+    bool beaten;                  /* since it came to its barrier, or finished */
+    bool has_ledger;              /* its struct ledger holds something */
+    bool minority;                /* of the finding that is being judged */
     uint32_t barrier;             /* slot it waits at, NOBODY = none */
     uint64_t barrier_seq, barrier_us, released_seq;
     uint64_t barrier_generation;  /* in which it waits */
     char place[CORE_PLACE_BYTES];
+};
+
+/* Where a member stands among its collectives, by its last beat. */
+struct ledger {
+    uint64_t generation;          /* in which all this holds */
+    uint64_t entered, left;       /* newest */
+    uint64_t at;                  /* the one described: the oldest that is open, else the newest */
+    uint64_t since_us;            /* when it was entered, or, if it is not open, left */
+    bool open;
+    bool lasted;                  /* open, and long, when the beat was sent */
+    uint64_t count, batch;
+    char op[CORE_OP_BYTES], dtype[CORE_DTYPE_BYTES], name[CORE_NAME_BYTES];
+    char place[CORE_PLACE_BYTES];
+    char where[CORE_WHERE_BYTES]; /* its thread, in the kernel */
+};
+
+struct verdict {
+    enum core_verdict_kind kind;
+    uint64_t at;                  /* number of the collective, 0 = it is about barriers alone */
+    enum core_barrier_end end;    /* of the barriers that are waited at, 0 = they go on */
 };
 
 struct barrier {
@@ -117,7 +141,7 @@ struct job {
     bool all_entered;             /* every member of the generation said so */
     uint64_t settled_us;          /* since when they all are in it */
     uint64_t balanced_us;         /* last plan to spread the shards anew, 0 = none */
-    bool beaten;                  /* some member has, since the last tick */
+    bool paced;                   /* some member has, since the last tick */
     uint64_t plan_number, plan_nonce;
     struct core_id plan_key;
     bool plan_pause;
@@ -149,6 +173,13 @@ struct job {
                                       seen) */
     bool timed;                   /* timed_step is set */
     struct cooling cooling[COOLING_NODES];
+    /* collectives */
+    struct verdict verdict;       /* why nobody can go on; NONE = as far as is known they can */
+    char verdict_text[CORE_SENTENCE_BYTES];
+    uint64_t verdicts;            /* so far */
+    uint64_t differed_at, differed_us; /* newest difference told: its number, when */
+    uint64_t contradiction_us;    /* since when two wait for each other; 0 = nobody does */
+    uint64_t noted_at, noted_us;  /* newest wait that was named in the log: its number, when */
     uint64_t hash;                /* of the finished parameters */
     char reason[CORE_SENTENCE_BYTES];
     /* participants */
@@ -167,6 +198,7 @@ struct core {
     uint32_t members_used;
     struct job *jobs;
     struct member *members;
+    struct ledger *ledgers;       /* by member; touched for those only that mark collectives */
     struct barrier *barriers;     /* jobs x limits.barriers */
     uint32_t *by_conn_index;      /* open addressing: conn -> member */
     core_conn *by_conn;
@@ -183,6 +215,7 @@ struct core {
     char (*texts)[CORE_SENTENCE_BYTES];
     uint32_t texts_used;
     uint8_t *record;              /* RECORD_BYTES */
+    char *why;                    /* WHY_BYTES */
 };
 
 /* ---- coord.c: actions ------------------------------------------------------------------------ */
@@ -201,6 +234,8 @@ struct core_message *core_send_list(struct core *core, uint32_t begin,
 uint64_t core_random(struct core *core);
 struct core_id core_random_id(struct core *core);
 void core_copy_text(char *to, size_t bytes, const char *from);
+/* "rank 2 on node-b (host, pid 4711)" */
+void member_text(const struct member *m, char *text, size_t bytes);
 const char *core_member_name(struct core *core, const struct member *m);
 bool core_id_equal(const struct core_id *a, const struct core_id *b);
 bool core_id_zero(const struct core_id *id);
@@ -253,6 +288,9 @@ void on_finished(struct core *core, struct member *m, const struct core_message 
 void on_leave(struct core *core, struct member *m, const struct core_message *message);
 
 /* ---- life.c ---------------------------------------------------------------------------------- */
+const char *phase_word(enum core_phase phase);
+void job_fail(struct core *core, struct job *job, const char *why);
+void member_evict(struct core *core, struct member *m, const char *why, uint64_t detect_us);
 void member_lost(struct core *core, struct member *m, const char *why, uint64_t detect_us);
 void member_closed(struct core *core, struct member *m);
 void life_tick(struct core *core);
@@ -274,8 +312,34 @@ void barrier_tick(struct core *core, struct job *job);
 void barrier_entered(struct core *core, struct member *m, uint64_t generation);
 void barrier_plan_taken(struct core *core, struct job *job);
 void barrier_decide(struct core *core, struct job *job, enum core_kind kind);
-struct barrier *barrier_at(struct core *core, const struct job *job, uint32_t slot);
-const char *barrier_why(struct core *core, struct job *job);
+void barrier_judge_workers(struct core *core, struct job *job);
+struct barrier *barrier_at(const struct core *core, const struct job *job, uint32_t slot);
+/* Of workers, at all barriers. */
+void barrier_end_waits(struct core *core, struct job *job, enum core_barrier_end end,
+                       const char *text);
+/* "'epoch-end' #1 (train.c:52)": where it waits. */
+void barrier_text(const struct core *core, const struct member *m, char *text, size_t bytes);
+
+/* ---- ledger.c -------------------------------------------------------------------------------- */
+void ledger_beat(struct core *core, struct member *m, const struct core_message *message);
+void ledger_tick(struct core *core, struct job *job);
+/* What is known of it in the job's generation; never NULL. */
+const struct ledger *ledger_of(const struct core *core, const struct job *job,
+                               const struct member *m);
+bool ledger_waits(const struct core *core, const struct job *job, const struct member *m);
+bool ledger_waits_at_barrier(const struct core *core, const struct job *job,
+                             const struct member *m);
+void verdict_give(struct core *core, struct job *job, const struct verdict *verdict,
+                  const char *text);
+void verdict_forget(struct job *job);
+
+/* ---- why.c ----------------------------------------------------------------------------------- */
+const char *core_why(struct core *core, struct job *job);
+/* "all_reduce #11 'grads' (float32 x 1000, train.c:40)" */
+void ledger_call(const struct ledger *l, char *text, size_t bytes);
+const char *short_place(const char *place);
+/* Who is awaited by those who wait longest, and what it does; "" = nobody is. */
+void ledger_awaited(const struct core *core, const struct job *job, char *text, size_t bytes);
 
 /* ---- record.c -------------------------------------------------------------------------------- */
 size_t record_encode(struct core *core, const struct job *job, enum pending what);

@@ -7,7 +7,7 @@
 
 #define GAP_US (2 * TICK_US + TICK_US / 2)
 
-static const char *phase_word(enum core_phase phase)
+const char *phase_word(enum core_phase phase)
 {
     switch (phase) {
     case CORE_PHASE_COMPUTE:
@@ -31,15 +31,13 @@ static const char *phase_word(enum core_phase phase)
 }
 
 /* The job is given up: stored, and said to everybody who is here. */
-static void job_fail(struct core *core, struct job *job)
+void job_fail(struct core *core, struct job *job, const char *why)
 {
     uint32_t begin = core_list_begin(core);
     struct core_message *message;
 
     job_set_state(core, job, CORE_JOB_FAILED);
-    job_reason(core, job, CORE_ERROR,
-               core_say(core, "%u generations ended with a loss and without any progress",
-                        job->losses));
+    job_reason(core, job, CORE_ERROR, why);
     job->pending = PENDING_NONE; /* what is being stored is void */
     job_store(core, job);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
@@ -58,7 +56,9 @@ static void spend_budget(struct core *core, struct job *job)
 {
     job->losses++;
     if (job->losses > core->times.restart_budget)
-        job_fail(core, job);
+        job_fail(core, job,
+                 core_say(core, "%u generations ended with a loss and without any progress",
+                          job->losses));
 }
 
 /* A member is lost: of the generation, a push to all; elsewhere, a smaller matter. */
@@ -99,7 +99,7 @@ static void close_connection(struct core *core, core_conn conn)
 }
 
 /* A member that is out although its connection stands: it is told so. */
-static void evict(struct core *core, struct member *m, const char *why, uint64_t detect_us)
+void member_evict(struct core *core, struct member *m, const char *why, uint64_t detect_us)
 {
     struct job *job = &core->jobs[m->job];
 
@@ -210,6 +210,7 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
     m->loss = message->beat.loss;
     m->samples_per_s = message->beat.samples_per_s;
     straggler_beat(job, m, message);
+    ledger_beat(core, m, message);
     if (m->in_generation)
         note_progress(core, job, message->step);
 }
@@ -251,8 +252,8 @@ static void weigh_reports(struct core *core, struct job *job)
     if (out == NULL)
         return;
     reports = out->accused;
-    evict(core, out, core_say(core, "unreachable on the data plane: %u report%s against it",
-                              reports, reports == 1 ? "" : "s"), 0);
+    member_evict(core, out, core_say(core, "unreachable on the data plane: %u report%s against it",
+                                     reports, reports == 1 ? "" : "s"), 0);
 }
 
 void on_peer_lost(struct core *core, struct member *m, const struct core_message *message)
@@ -272,9 +273,9 @@ void on_peer_lost(struct core *core, struct member *m, const struct core_message
     if (message->peer_lost.why == CORE_LOST_HASH) {
         accused->hash_accused++;
         if (accused->hash_accused * 2 > job->world - 1)
-            evict(core, accused,
-                  core_say(core, "out-voted by the others (corrupt memory?): %s",
-                           message->peer_lost.text), 0);
+            member_evict(core, accused,
+                         core_say(core, "out-voted by the others (corrupt memory?): %s",
+                                  message->peer_lost.text), 0);
         return;
     }
     /* A connection that has just ended is seen here too: its closing decides, and names it
@@ -307,13 +308,16 @@ static uint64_t limit_us(const struct core *core, const struct job *job, enum co
     return usual > least ? usual : least;
 }
 
-/* Does it owe what others wait for, for longer than its phase allows? */
+/* Does it owe what others wait for, for longer than its phase allows? Who waits itself, whatever it
+ * calls its phase, or has finished, owes nothing. */
 static bool stalled(const struct core *core, const struct job *job, const struct member *m,
                     bool others_wait)
 {
     bool owes = m->phase == CORE_PHASE_COMPUTE || m->phase == CORE_PHASE_STARTUP ||
                 m->phase == CORE_PHASE_EVALUATE || m->phase == CORE_PHASE_CHECKPOINT;
 
+    owes = owes && !m->finished && !ledger_waits(core, job, m) &&
+           !ledger_waits_at_barrier(core, job, m);
     return others_wait && owes && m->in_generation && m->state == MEMBER_RUNNING &&
            core->now_us > m->phase_us + limit_us(core, job, m->phase);
 }
@@ -371,13 +375,14 @@ static void judge_member(struct core *core, struct job *job, struct member *m, b
                                                 core_member_name(core, m)), 0);
     } else if (m->report_us != 0 && core->now_us > m->report_us +
                                                        (uint64_t)core->times.report_ms * 1000) {
-        evict(core, m, "it did not report after the generation had ended", 0);
+        member_evict(core, m, "it did not report after the generation had ended", 0);
     } else if (m->leave_us != 0 && core->now_us > m->leave_us) {
-        evict(core, m, "it was to leave and its time is over", 0);
+        member_evict(core, m, "it was to leave and its time is over", 0);
     } else if (stalled(core, job, m, others_wait)) {
-        evict(core, m, core_say(core, "stalled: in %s of step %llu for %llu ms, and others wait",
-                                phase_word(m->phase), (unsigned long long)m->step,
-                                (unsigned long long)(core->now_us - m->phase_us) / 1000), 0);
+        member_evict(core, m,
+                     core_say(core, "stalled: in %s of step %llu for %llu ms, and others wait",
+                              phase_word(m->phase), (unsigned long long)m->step,
+                              (unsigned long long)(core->now_us - m->phase_us) / 1000), 0);
     } else if (silent_us > beat_us * core->times.suspect_beats) {
         suspect(core, job, m, silent_us);
     }
@@ -425,7 +430,8 @@ static void tick_job(struct core *core, struct job *job)
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         bool silent = m->kind == CORE_WORKER && core->now_us - m->seen_us > limit_us;
 
-        others_wait |= m->in_generation && m->phase == CORE_PHASE_EXCHANGE;
+        others_wait |= m->in_generation &&
+                       (m->phase == CORE_PHASE_EXCHANGE || ledger_waits(core, job, m));
         late += silent && m->in_generation;
         due |= silent && m->state != MEMBER_LOST && !m->released;
     }
@@ -468,9 +474,10 @@ static void shift(struct core *core, uint64_t gap_us)
 
         if (m->state == MEMBER_FREE)
             continue;
-        m->beaten = false; /* its speed is not judged by what is old */
+        m->paced = false; /* its speed is not judged by what is old */
         m->seen_us = shifted(core, m->seen_us, gap_us);
         m->phase_us = shifted(core, m->phase_us, gap_us);
+        m->barrier_us = shifted(core, m->barrier_us, gap_us);
         if (m->report_us != 0)
             m->report_us = shifted(core, m->report_us, gap_us);
         if (m->accused_us != 0)
@@ -501,6 +508,7 @@ void life_tick(struct core *core)
         barrier_tick(core, job);
         tick_job(core, job);
         straggler_tick(core, job);
+        ledger_tick(core, job);
         job_try(core, job);
         job_tell_waiting(core, job);
         forget_terms(core, job);

@@ -10,6 +10,9 @@
 #define CORE_ID_BYTES    16
 #define CORE_NAME_BYTES  65  /* 64 and NUL */
 #define CORE_PLACE_BYTES 129
+#define CORE_OP_BYTES    33
+#define CORE_DTYPE_BYTES 17
+#define CORE_WHERE_BYTES 257
 #define CORE_OWNED_BYTES 128 /* mask of 1,024 shards */
 #define CORE_SPEC_BYTES  4097
 #define CORE_FINGERPRINT_BYTES 1025
@@ -47,6 +50,7 @@ enum core_message_type {
     CORE_DONE = 71,
     CORE_BARRIER_RESULT = 72,
     CORE_BEAT_ACK = 73,
+    CORE_VERDICT = 74,
 };
 
 enum core_kind { CORE_WORKER = 1, CORE_PARTICIPANT = 2 };
@@ -130,13 +134,19 @@ struct core_hello {
 };
 
 struct core_beat {
-    uint64_t seq, phase_age_ms, entered, left;
+    uint64_t seq, phase_age_ms;
     enum core_phase phase;
     float loss, samples_per_s;
-    const char *entered_what;
     uint32_t lag_ms;
     uint32_t shard_us;        /* wall time of one of its shards; 0 = none was measured */
     uint32_t shards;          /* that it owns */
+    /* ledger, of the generation of the header */
+    uint64_t entered, left;   /* newest collective entered, and left */
+    uint64_t at, at_age_ms;   /* the one described: oldest that is open, else the newest entered */
+    bool open;                /* `at` was entered and not left */
+    const char *op, *name, *dtype, *place;
+    uint64_t count, batch;
+    const char *where;        /* in the kernel, of a thread that stands */
 };
 
 struct core_report {
@@ -204,6 +214,24 @@ struct core_barrier_result {
     enum core_barrier_end end;
 };
 
+/* Why nobody of a generation can go on: X(NAME, number, words). */
+#define CORE_VERDICTS(X)                                                                           \
+    X(OPS, 1, "different collectives")                                                             \
+    X(TYPES, 2, "different types")                                                                 \
+    X(COUNTS, 3, "different counts")                                                               \
+    X(NAMES, 4, "different names")                                                                 \
+    X(FINISHED, 5, "one has finished while others wait")                                           \
+    X(BATCHES, 6, "unequal batches")                                                               \
+    X(BRANCH, 7, "a barrier in one branch only")                                                   \
+    X(BARRIERS, 8, "different barriers")
+
+enum core_verdict_kind {
+    CORE_VERDICT_NONE,
+#define CORE_VERDICT_ENUM(name, number, words) CORE_VERDICT_##name = (number),
+    CORE_VERDICTS(CORE_VERDICT_ENUM)
+#undef CORE_VERDICT_ENUM
+};
+
 /* Any message; generation, nonce and step are the frame header's. */
 struct core_message {
     enum core_message_type type;
@@ -228,6 +256,7 @@ struct core_message {
         struct { uint64_t params_hash; const char *text; } done;
         struct core_barrier_result barrier_result;
         struct { uint64_t seq; } beat_ack;
+        struct { enum core_verdict_kind kind; const char *text; } verdict;
     };
 };
 

@@ -78,16 +78,16 @@ void straggler_tick(struct core *core, struct job *job)
 {
     uint32_t usual_us = 0;
 
-    if (job->state != CORE_JOB_RUNNING || !job->beaten)
+    if (job->state != CORE_JOB_RUNNING || !job->paced)
         return;
-    job->beaten = false;
+    job->paced = false;
     usual_us = median(core, job);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         if (job->world < 2)
             m->straggler = false; /* there is nobody any more than whom it is slower */
-        else if (usual_us != 0 && m->in_generation && m->beaten && m->shard_us != 0)
+        else if (usual_us != 0 && m->in_generation && m->paced && m->shard_us != 0)
             judge(core, job, m, usual_us);
-        m->beaten = false;
+        m->paced = false;
     }
 }
 
@@ -96,8 +96,8 @@ void straggler_beat(struct job *job, struct member *m, const struct core_message
     m->shard_us = message->beat.shard_us;
     m->shards = message->beat.shards;
     m->told = message->generation;
-    m->beaten = true;
-    job->beaten = true;
+    m->paced = true;
+    job->paced = true;
 }
 
 /* ---- how the shards are spread -------------------------------------------------------------- */

@@ -38,6 +38,7 @@ void core_times_default(struct core_times *times)
     times->settle_ms = 2000;
     times->balance_ms = 10000;
     times->rebalance = false;
+    times->on_deadlock = CORE_ON_DEADLOCK_REPORT;
 }
 
 static uint32_t table_size(uint32_t entries)
@@ -73,6 +74,8 @@ static size_t lay_out(struct core *core, const struct core_limits *limits)
     PLACE(lost, CORE_WORLD_MAX);
     PLACE(texts, TEXTS);
     PLACE(record, RECORD_BYTES);
+    PLACE(why, WHY_BYTES);
+    PLACE(ledgers, limits->members);
 #undef PLACE
     if (core != NULL) {
         core->by_conn_size = core->by_id_size = table;
@@ -164,6 +167,9 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     view_recent(core, job, view);
     view->waiting_since_ms = waits ? (core->now_us - job->changed_us) / 1000 : 0;
     view->store_failing = job->retry_us != 0;
+    view->verdict = job->verdict.kind != CORE_VERDICT_NONE ? job->verdict_text : "";
+    view->verdicts = job->verdicts;
+    ledger_awaited(core, job, view->awaited, sizeof view->awaited);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->in_generation && m->rank == 0) {
             view->loss = m->loss;

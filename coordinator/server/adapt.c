@@ -10,7 +10,7 @@
 
 _Static_assert((int)CORE_HELLO == FRAME_HELLO && (int)CORE_BEAT_ACK == FRAME_BEAT_ACK &&
                    (int)CORE_BARRIER_ENTER == FRAME_BARRIER_ENTER &&
-                   (int)CORE_WELCOME == FRAME_WELCOME,
+                   (int)CORE_WELCOME == FRAME_WELCOME && (int)CORE_VERDICT == FRAME_VERDICT,
                "types");
 _Static_assert((int)CORE_PARTICIPANT == WIRE_KIND_PARTICIPANT &&
                    (int)CORE_ATTACH_FROZEN == WIRE_ATTACH_FROZEN &&
@@ -18,7 +18,8 @@ _Static_assert((int)CORE_PARTICIPANT == WIRE_KIND_PARTICIPANT &&
                    (int)CORE_LOST_STRANGER == WIRE_LOST_STRANGER &&
                    (int)CORE_REFUSAL_GROUP == WIRE_REFUSAL_GROUP &&
                    (int)CORE_VIEW == WIRE_MODE_VIEW &&
-                   (int)CORE_BARRIER_FINISHED == WIRE_BARRIER_FINISHED,
+                   (int)CORE_BARRIER_FINISHED == WIRE_BARRIER_FINISHED &&
+                   (int)CORE_VERDICT_BARRIERS == WIRE_VERDICT_BARRIERS,
                "enumerations");
 _Static_assert(CORE_ID_BYTES == WIRE_ID_BYTES && CORE_WORLD_MAX == WIRE_MEMBERS_MAX, "sizes");
 
@@ -111,15 +112,24 @@ static void beat_to_core(const struct wire_beat *from, struct core_beat *to)
     *to = (struct core_beat){
         .seq = from->seq,
         .phase_age_ms = from->phase_age_ms,
-        .entered = from->entered,
-        .left = from->left,
         .phase = (enum core_phase)from->phase,
         .loss = from->loss,
         .samples_per_s = from->samples_per_s,
-        .entered_what = from->entered_what,
         .lag_ms = from->lag_ms,
         .shard_us = from->shard_us,
         .shards = from->shards,
+        .entered = from->entered,
+        .left = from->left,
+        .at = from->at,
+        .at_age_ms = from->at_age_ms,
+        .open = from->open,
+        .op = from->op,
+        .name = from->name,
+        .dtype = from->dtype,
+        .place = from->place,
+        .count = from->count,
+        .batch = from->batch,
+        .where = from->where,
     };
 }
 
@@ -283,6 +293,10 @@ static bool small_to_wire(const struct core_message *from, struct wire_message *
         to->barrier_result = (struct wire_barrier_result){
             from->barrier_result.name, from->barrier_result.seq,
             (enum wire_barrier_end)from->barrier_result.end, from->barrier_result.text};
+        return true;
+    case CORE_VERDICT:
+        to->verdict.kind = (enum wire_verdict_kind)from->verdict.kind;
+        to->verdict.text = from->verdict.text;
         return true;
     default:
         return false;

@@ -394,6 +394,9 @@ static int open_core(struct runtime *rt, const struct settings *settings, struct
     times.cooldown_ms = (uint32_t)settings->cooldown_ms;
     times.restart_budget = (uint32_t)settings->restart_budget;
     times.rebalance = settings->rebalance;
+    times.on_deadlock = strcmp(settings->on_deadlock, "abort") == 0   ? CORE_ON_DEADLOCK_ABORT
+                        : strcmp(settings->on_deadlock, "evict") == 0 ? CORE_ON_DEADLOCK_EVICT
+                                                                      : CORE_ON_DEADLOCK_REPORT;
     rt->core_memory = aligned_alloc(64, (core_size(&limits) + 63) / 64 * 64);
     rt->arena_memory = malloc(WIRE_ARENA_BYTES);
     if (rt->core_memory == NULL || rt->arena_memory == NULL)

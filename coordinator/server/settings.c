@@ -25,6 +25,8 @@ const struct option_spec settings_table[] = {
      "and so long, while other nodes train"},
     {"rebalance", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(rebalance), "Jobs",
      "give stragglers fewer shards of each step; the bits stay the same"},
+    {"on-deadlock", OPTION_CHOICE, "WHAT", "report", 0, 0, "report|abort|evict", FIELD(on_deadlock),
+     "Jobs", "when members wait for each other for ever: say so, fail the job, evict the minority"},
     {"beat", OPTION_DURATION, "TIME", "500ms", 50, 60000, NULL, FIELD(beat_ms), "Detection",
      "how often members say that they live"},
     {"suspect-beats", OPTION_NUMBER, "N", "3", 1, 1000, NULL, FIELD(suspect_beats), "Detection",

@@ -16,6 +16,7 @@ struct settings {
     uint64_t restart_budget;
     uint64_t cooldown_losses, cooldown_ms;
     bool rebalance;
+    const char *on_deadlock;   /* "report", "abort" or "evict" */
     uint64_t members_max, jobs_max;
 };
 

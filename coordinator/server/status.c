@@ -91,6 +91,8 @@ static json_t *job_json(const struct core *core, uint32_t index, const struct co
     json_object_set_new(job, "samples_per_s", finite_json((double)view->samples_per_s));
     json_object_set_new(job, "last_recovery", phases_json(view->last_us));
     json_object_set_new(job, "recent_recoveries", recent_json(view));
+    json_object_set_new(job, "verdict", json_string(view->verdict));
+    json_object_set_new(job, "awaited", json_string(view->awaited));
     for (uint32_t i = 0; core_view_member(core, index, i, &member); i++)
         json_array_append_new(members, member_json(&member));
     json_object_set_new(job, "members", members);
@@ -176,6 +178,7 @@ static double generation_of(const struct core_job_view *v) { return (double)v->g
 static double recoveries_of(const struct core_job_view *v) { return (double)v->recoveries; }
 static double step_of(const struct core_job_view *v) { return (double)v->step; }
 static double loss_of(const struct core_job_view *v) { return (double)v->loss; }
+static double verdicts_of(const struct core_job_view *v) { return (double)v->verdicts; }
 static double samples_of(const struct core_job_view *v) { return (double)v->samples_per_s; }
 /* NAME{job="..",phase=".." and leaves the braces open. */
 static void print_phase(FILE *out, const char *name, const char *job, uint32_t phase)
@@ -235,6 +238,8 @@ static void metrics_text(const struct core *core, const struct conn_counters *co
     job_metric(core, out, "muster_generation", "gauge", "number of the generation", generation_of);
     job_metric(core, out, "muster_recoveries_total", "counter", "regroups after a loss",
                recoveries_of);
+    job_metric(core, out, "muster_verdicts_total", "counter",
+               "deadlocks and mismatches of collectives and barriers", verdicts_of);
     job_metric(core, out, "muster_step", "gauge", "updates applied", step_of);
     job_metric(core, out, "muster_loss", "gauge", "loss of the last finished step", loss_of);
     job_metric(core, out, "muster_samples_per_second", "gauge", "of rank 0", samples_of);

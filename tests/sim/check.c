@@ -243,6 +243,11 @@ void sim_check_told(struct sim *sim, const struct wire_message *message)
         sim->check.done_once |= sim->check.done_told;
         sim->check.job_failed |= message->refused.why == WIRE_REFUSAL_FAILED;
         break;
+    case FRAME_VERDICT:
+        sim_fail(sim, SIM_CHECK_VERDICT,
+                 "nobody differs and nobody waits for ever, but the coordinator says: %s",
+                 message->verdict.text);
+        break;
     default:
         break;
     }

@@ -19,10 +19,11 @@
  *     they left it.
  * 13. A boundary is everybody's: nobody takes a plan after a step while one who trains beside him
  *     does not hold it.
+ * 14. There is no verdict: the workers' collectives are alike, and who waits is waited with.
  *
- * With an empty or older store 4 to 7 and 12 cannot be promised by anybody (coordinator/DESIGN.md says so)
- * until a member of the newest generation has come back, and never again when another was formed
- * before that; `unprotected` is such a time, and the others hold all the same. */
+ * With an empty or older store 4 to 7 and 12 cannot be promised by anybody (coordinator/DESIGN.md
+ * says so) until a member of the newest generation has come back, and never again when another was
+ * formed before that; `unprotected` is such a time, and the others hold all the same. */
 #ifndef SIM_CHECK_H
 #define SIM_CHECK_H
 
@@ -33,7 +34,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* X(name, word): who sees what is wrong; the first thirteen are those above, in their order. */
+/* X(name, word): who sees what is wrong; the first fourteen are those above, in their order. */
 #define SIM_CHECKERS(X)                                                                            \
     X(NONE, "none")                                                                                \
     X(CHAIN, "one chain")                                                                          \
@@ -49,6 +50,7 @@
     X(CAUSE, "no loss without a cause")                                                            \
     X(LEAVING, "leaving loses nothing")                                                            \
     X(BOUNDARY, "boundaries for all")                                                              \
+    X(VERDICT, "no verdict")                                                                       \
     X(MACHINES, "invariants of the machines")                                                      \
     X(WORDS, "words that make sense")                                                              \
     X(CANARY, "the canary")

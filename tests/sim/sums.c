@@ -223,6 +223,7 @@ static void add(struct sim *sim, uint32_t worker, uint32_t bucket)
 static void complete(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
+    sim_worker_tell_ledger(sim, worker);
     w->exchanging = false;
     exchange_votes(&w->exchange, &w->votes);
     if (w->exchange.config.bucket_count > 0 && w->votes.unanimous) {
@@ -407,6 +408,7 @@ void sim_sums_shard(struct sim *sim, uint32_t worker)
         }
     }
     offer_audit(sim, worker);
+    sim_worker_tell_ledger(sim, worker);
 }
 
 static void replay_early(struct sim *sim, uint32_t worker)
@@ -592,5 +594,9 @@ void sim_sums_frame(struct sim *sim, uint32_t worker, uint32_t from, const struc
     if (sim->options->bug == SIM_BUG_EARLY_APPLY) {
         guess_words(w, &actions);
     }
+    uint32_t serial = sim->members[worker].proc.serial;
     carry_out(sim, worker, &actions);
+    if (!sim->ended && sim->members[worker].proc.serial == serial) {
+        sim_worker_tell_ledger(sim, worker);
+    }
 }

@@ -91,6 +91,56 @@ static void tell_status(struct sim *sim, uint32_t worker)
     }
 }
 
+/* Each bucket of a step is a collective, as in the real worker: entered when all that is owed of it
+ * has gone out, left when its result is whole. */
+static struct session_ledger ledger_of(const struct sim *sim, const struct sim_worker *w)
+{
+    struct session_ledger ledger = {.generation = w->exchange_number,
+                                    .batch = w->exchange_step + 1};
+    if (w->ledger.generation == ledger.generation) {
+        ledger.entered = w->ledger.entered;
+        ledger.left = w->ledger.left;
+    }
+    for (uint32_t b = 0; b < w->exchange.config.bucket_count; b++) {
+        uint64_t seq = w->exchange_step * sim->setup.bucket_count + b + 1;
+        if (!exchange_sent(&w->exchange, b)) {
+            continue;
+        }
+        ledger.entered = seq;
+        if (exchange_whole(&w->exchange, b)) {
+            ledger.left = seq;
+        } else if (!ledger.open) {
+            ledger.open = true;
+            ledger.at = seq;
+        }
+    }
+    ledger.at = ledger.open ? ledger.at : ledger.entered;
+    ledger.count = ledger.at % 7;
+    (void)snprintf(ledger.op, sizeof ledger.op, "all_reduce");
+    return ledger;
+}
+
+void sim_worker_tell_ledger(struct sim *sim, uint32_t worker)
+{
+    struct sim_worker *w = &sim->workers[worker];
+    struct session_event event = {.type = SESSION_LEDGER};
+    if (!w->exchanging || w->exchange.config.bucket_count == 0) {
+        return;
+    }
+    event.ledger = ledger_of(sim, w);
+    if (event.ledger.entered == 0 ||
+        (w->ledger.generation == event.ledger.generation && w->ledger.at == event.ledger.at &&
+         w->ledger.open == event.ledger.open && w->ledger.entered == event.ledger.entered)) {
+        return;
+    }
+    event.ledger.since_us = sim_proc_now_us(sim, &sim->members[worker].proc);
+    if (sim->options->bug == SIM_BUG_WRONG_MARK && worker == 1) {
+        event.ledger.count++;
+    }
+    w->ledger = event.ledger;
+    sim_member_tell(sim, worker, &event);
+}
+
 static void say_report(struct sim *sim, uint32_t worker, const struct elastic_action *action)
 {
     uint32_t bytes = (sim->setup.job.shape.shards + 7) / 8;
@@ -316,6 +366,7 @@ void sim_worker_feed(struct sim *sim, uint32_t worker, const struct elastic_even
     w->pumping = false;
     if (!sim->ended) {
         tell_status(sim, worker);
+        sim_worker_tell_ledger(sim, worker);
         sim_strike_phase(sim, worker);
     }
 }

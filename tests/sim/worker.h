@@ -146,6 +146,7 @@ struct sim_worker {
     enum wire_phase told_phase;                /* with the last STATUS */
     uint32_t told_part;                        /* shards held, as told */
     uint64_t told_applied;
+    struct session_ledger ledger;              /* as told */
     struct elastic_roster roster;              /* scratch of the event under way */
     struct sim_key keys[SIM_KEYS];             /* by number modulo SIM_KEYS */
     struct sim_joiner *joiner;                 /* owned; catch-up, on both sides (joiner.c) */
@@ -160,6 +161,8 @@ void sim_worker_release(struct sim *sim, uint32_t worker);
 /* A process begins: picks the newest valid checkpoint and fills in what HELLO says of it. */
 void sim_worker_birth(struct sim *sim, uint32_t worker, struct session_config *config);
 void sim_worker_death(struct sim *sim, uint32_t worker);
+/* Where it stands in its exchange, if that is news. */
+void sim_worker_tell_ledger(struct sim *sim, uint32_t worker);
 
 /* From the session, the mesh, the heap, the operator. */
 void sim_worker_news(struct sim *sim, uint32_t worker, const struct session_delivery *delivery);

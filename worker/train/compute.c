@@ -4,10 +4,13 @@
 #include "base/clock.h"
 #include "base/exits.h"
 #include "data/prefetch.h"
+#include "train/crash.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* ---- shards --------------------------------------------------------------------------------- */
 
@@ -75,12 +78,22 @@ static void run_shard(struct pool_task *task, uint32_t thread)
     if (__atomic_load_n(&t->skip_shards, __ATOMIC_ACQUIRE))
         return;
     s->took_us = clock_monotonic_us();
+    __atomic_store_n(&lane->busy, true, __ATOMIC_RELAXED);
     fault_point(t, "compute", s->step);
     (void)prefetch_take(t->prefetch, &key, lane->images, lane->labels);
     model_load(lane->model, state_params(&t->state), s->step);
     model_shard(lane->model, lane->images, lane->labels, key.real, s->leaf, on_bucket, &owner);
     s->took_us = clock_monotonic_us() - s->took_us;
     s->computed = true;
+    __atomic_store_n(&lane->busy, false, __ATOMIC_RELAXED);
+}
+
+uint32_t compute_thread(const struct trainer *t)
+{
+    for (uint32_t i = 0; i < pool_threads(t->pool); i++)
+        if (__atomic_load_n(&t->lanes[i].busy, __ATOMIC_RELAXED))
+            return t->lanes[i].thread;
+    return 0;
 }
 
 static void on_word(struct pool_word *word)
@@ -361,6 +374,8 @@ static int lane_enter(void *owner, uint32_t thread)
     struct lane *lane = &t->lanes[thread];
     struct device_error error;
 
+    lane->thread = (uint32_t)syscall(SYS_gettid);
+    lane->stack = crash_stack();
     lane->images = malloc((size_t)t->shape.shard_samples * MNIST_PIXELS);
     lane->labels = malloc(t->shape.shard_samples);
     if (lane->images == NULL || lane->labels == NULL ||
@@ -381,6 +396,7 @@ static void lane_leave(void *owner, uint32_t thread)
         t->ops->stream_close(lane->stream);
     free(lane->images);
     free(lane->labels);
+    crash_stack_free(lane->stack);
     memset(lane, 0, sizeof *lane);
 }
 

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/exits.h"
 #include "base/version.h"
+#include "train/crash.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,9 @@ static void on_session_event(struct trainer *t, const struct muster_event *event
         break;
     case MUSTER_ENDED:
         on_ended(t, event);
+        return;
+    case MUSTER_VERDICT:
+        report_warning(t, event->text);
         return;
     case MUSTER_BARRIER:
     default:
@@ -327,9 +331,11 @@ void control_progress(struct trainer *t)
                                        .applied = t->elastic.applied,
                                        .loss = (float)t->loss,
                                        .samples_per_s = (float)t->samples_per_s,
-                                       .entered_what = "",
                                        .shard_us = pace_us(&t->pace),
                                        .shards = plan_mask_count(&owned)};
+
+    if (progress.phase == MUSTER_PHASE_COMPUTE)
+        progress.thread = compute_thread(t);
 
     if (t->session != NULL && !t->session_ended)
         muster_progress(t->session, &progress);
@@ -369,6 +375,8 @@ int control_open(struct trainer *t, struct error *error)
     options.connect_timeout_ms = (uint32_t)s->connect_timeout_ms;
     if (muster_open(&options, &t->session, &why) != MUSTER_OK)
         return error_set(error, why.exit_code, "%s", why.text);
+    t->stack = crash_stack();
+    crash_watch(t->session, s->log);
     (void)uv_poll_init(t->loop, &t->session_poll, muster_descriptor(t->session));
     t->session_poll.data = t;
     t->session_polled = true;
@@ -382,6 +390,9 @@ void control_close(struct trainer *t)
     if (t->session_polled)
         uv_close((uv_handle_t *)&t->session_poll, NULL);
     t->session_polled = false;
+    crash_unwatch();
+    crash_stack_free(t->stack);
+    t->stack = NULL;
     muster_close(t->session);
     t->session = NULL;
 }

@@ -5,8 +5,9 @@
  *      step before; pieces alone do not, since a rank whose shards are all absent from a short step
  *      owes none. So no result of this step is written over a result of the step before that
  *      somebody still receives, reads or may ask for.
- *   3. results_open, words_open and audits_open only fall; COMPLETE is said once: when all are
- *      zero, or when all words or all audits are in and differ. Then nothing more is added.
+ *   3. results_open (the sum of bucket_open), words_open and audits_open only fall; COMPLETE is
+ *      said once: when all are zero, or when all words or all audits are in and differ. Then
+ *      nothing more is added.
  *   4. A chunk without elements is never sent, added or waited for.
  *   5. The last of my values is counted and sent only when my word has no hash, or the parameters
  *      had that hash when all my values were ready. Every chunk of its bucket lacks it until then,
@@ -100,11 +101,14 @@ void exchange_begin(struct exchange *x, const struct exchange_config *config)
                            &x->program);
     assert(covered);
     (void)covered;
-    for (uint32_t b = 0; b < config->bucket_count; b++)
+    for (uint32_t b = 0; b < config->bucket_count; b++) {
         for (uint32_t c = 0; c < config->world; c++)
-            x->results_open += !chunk_empty(x, b, c);
-    for (uint32_t n = 0; n < x->node_count; n++)
-        x->mine_open += x->nodes[n].owner == config->me ? config->bucket_count : 0;
+            x->bucket_open[b] += !chunk_empty(x, b, c);
+        for (uint32_t i = 0; i < x->node_count; i++)
+            x->bucket_mine[b] += x->nodes[i].owner == config->me;
+        x->results_open += x->bucket_open[b];
+        x->mine_open += x->bucket_mine[b];
+    }
     x->words_open = config->world;
     x->audit.shard = AUDIT_NO_SHARD;
 }
@@ -190,6 +194,7 @@ static void count_piece(struct exchange *x, uint32_t bucket, uint32_t node,
 static void take_value(struct exchange *x, uint32_t bucket, uint32_t node,
                        struct exchange_actions *actions)
 {
+    x->bucket_mine[bucket]--;
     if (x->config.world > 1)
         act(actions, EXCHANGE_SEND_PIECES, bucket, node);
     count_piece(x, bucket, node, actions);
@@ -279,8 +284,9 @@ static void count_result(struct exchange *x, uint32_t bucket, uint32_t chunk,
                          struct exchange_actions *actions)
 {
     bit_set(x->results[bucket], chunk);
-    assert(x->results_open > 0);
+    assert(x->results_open > 0 && x->bucket_open[bucket] > 0);
     x->results_open--;
+    x->bucket_open[bucket]--;
     check_complete(x, actions);
 }
 
@@ -443,6 +449,16 @@ uint32_t exchange_find_node(const struct exchange *x, uint32_t level, uint32_t i
         if (x->nodes[i].level == level && x->nodes[i].index == index)
             return i;
     return UINT32_MAX;
+}
+
+bool exchange_sent(const struct exchange *x, uint32_t bucket)
+{
+    return x->bucket_mine[bucket] == 0;
+}
+
+bool exchange_whole(const struct exchange *x, uint32_t bucket)
+{
+    return x->bucket_open[bucket] == 0;
 }
 
 uint32_t exchange_missing_rank(const struct exchange *x)

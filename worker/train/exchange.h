@@ -135,6 +135,8 @@ struct exchange {
     uint32_t piece_count[EXCHANGE_BUCKETS_MAX];
     uint8_t results[EXCHANGE_BUCKETS_MAX][PLAN_WORLD_MAX / 8]; /* bit: chunk's result is in */
     uint32_t results_open;                      /* results that are still missing */
+    uint32_t bucket_mine[EXCHANGE_BUCKETS_MAX]; /* values of mine in the bucket that have not left */
+    uint32_t bucket_open[EXCHANGE_BUCKETS_MAX]; /* of the bucket's results: missing */
     uint8_t words[PLAN_WORLD_MAX / 8];          /* bit: the rank's word is in */
     uint32_t words_open;
     struct exchange_word word[PLAN_WORLD_MAX];
@@ -188,6 +190,10 @@ uint32_t exchange_find_node(const struct exchange *x, uint32_t level, uint32_t i
 /* First rank whose word, pieces, result or audit are missing: who is waited for; EXCHANGE_NO_RANK
  * if none. */
 uint32_t exchange_missing_rank(const struct exchange *x);
+
+/* Has all that I owe of the bucket gone out? Is its result whole? */
+bool exchange_sent(const struct exchange *x, uint32_t bucket);
+bool exchange_whole(const struct exchange *x, uint32_t bucket);
 
 void exchange_votes(const struct exchange *x, struct exchange_votes *votes);
 const char *exchange_fault_text(enum exchange_fault fault);

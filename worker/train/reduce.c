@@ -115,6 +115,7 @@ static void begin_exchange(struct trainer *t, uint64_t step)
             config.bucket_elements[b] = bucket_at(t, b)->count;
     }
     exchange_begin(t->exchange[slot], &config);
+    t->marked_entered[slot] = t->marked_left[slot] = 0;
     t->exchange_step[slot] = step;
     t->exchange_begun[slot] = true;
     t->exchange_started[slot] = false;
@@ -347,6 +348,44 @@ static void carry_out(struct trainer *t, uint32_t slot, const struct exchange_ac
     }
 }
 
+/* ---- the ledger ------------------------------------------------------------------------------ */
+
+/* One collective per bucket of a step, with the same number on all members: entered when all that
+ * is owed of it has gone out, left when its result is whole. */
+static void mark_bucket(struct trainer *t, uint32_t slot, uint32_t bucket)
+{
+    uint64_t seq = t->exchange_step[slot] * t->state.spec->bucket_count + bucket + 1;
+    uint32_t bit = 1u << bucket;
+    char name[48];
+
+    if ((t->marked_entered[slot] & bit) == 0 && exchange_sent(t->exchange[slot], bucket)) {
+        t->marked_entered[slot] |= bit;
+        (void)snprintf(name, sizeof name, "step %llu bucket %u",
+                       (unsigned long long)t->exchange_step[slot], bucket);
+        (void)muster_collective_enter(
+            t->session, &(struct muster_collective){.op = "all_reduce",
+                                                    .name = name,
+                                                    .dtype = "float32",
+                                                    .count = bucket_at(t, bucket)->count,
+                                                    .place = "train/reduce.c",
+                                                    .step = t->exchange_step[slot] + 1,
+                                                    .seq = seq});
+    }
+    if ((t->marked_entered[slot] & ~t->marked_left[slot] & bit) != 0 &&
+        exchange_whole(t->exchange[slot], bucket)) {
+        t->marked_left[slot] |= bit;
+        muster_collective_leave(t->session, seq);
+    }
+}
+
+static void mark(struct trainer *t, uint32_t slot)
+{
+    if (t->session == NULL || !t->exchange_begun[slot] || !t->exchange_started[slot])
+        return;
+    for (uint32_t b = 0; b < t->exchange[slot]->config.bucket_count; b++)
+        mark_bucket(t, slot, b);
+}
+
 /* ---- events --------------------------------------------------------------------------------- */
 
 static bool is_started(const struct trainer *t, uint64_t step)
@@ -370,6 +409,7 @@ void reduce_top(struct trainer *t, const struct sums_top *top)
         return;
     (void)exchange_node_ready(t->exchange[slot], top->bucket, node, &actions);
     carry_out(t, slot, &actions);
+    mark(t, slot);
     control_progress(t);
 }
 
@@ -383,10 +423,12 @@ void reduce_checked(struct trainer *t, uint64_t hash)
 
     assert(is_started(t, step));
     event.step = step;
-    if (exchange_checked(t->exchange[slot], hash, &actions))
+    if (exchange_checked(t->exchange[slot], hash, &actions)) {
         carry_out(t, slot, &actions);
-    else
+        mark(t, slot);
+    } else {
         trainer_event(t, &event);
+    }
     control_progress(t);
 }
 
@@ -441,6 +483,7 @@ void reduce_start(struct trainer *t, const struct elastic_action *action)
     exchange_start(x, &word, &actions);
     carry_out(t, slot, &actions);
     offer_ready_tops(t, slot);
+    mark(t, slot);
     control_progress(t);
 }
 
@@ -554,4 +597,5 @@ void reduce_frame(struct trainer *t, uint32_t peer, const struct comm_frame *fra
     else
         (void)exchange_result(x, from, frame->bucket, frame->chunk, &actions);
     carry_out(t, (uint32_t)(frame->step % 2), &actions);
+    mark(t, (uint32_t)(frame->step % 2));
 }

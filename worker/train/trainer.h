@@ -9,7 +9,8 @@
  *   transfer.c  copies of R and state for a member that regroups
  *   joiner.c    a spare's catch-up;  visitors.c  serving it
  *   control.c   the coordinator's words to events, and back
- *   report.c    log lines and the terminal;  save.c  checkpoints */
+ *   report.c    log lines and the terminal;  save.c  checkpoints
+ *   crash.c     what is still written on a fatal signal */
 #ifndef TRAIN_TRAINER_H
 #define TRAIN_TRAINER_H
 
@@ -41,6 +42,9 @@ struct lane {
     struct device_stream *stream;
     struct model_context *model;
     uint8_t *images, *labels; /* of one shard, gathered */
+    void *stack;              /* of the handler of fatal signals */
+    uint32_t thread;          /* the kernel's number */
+    bool busy;                /* with a shard; atomic */
 };
 
 /* Work for a compute thread. */
@@ -185,6 +189,7 @@ struct trainer {
     struct exchange *exchange[2];            /* by step % 2 */
     uint64_t exchange_step[2];
     bool exchange_begun[2], exchange_started[2];
+    uint32_t marked_entered[2], marked_left[2]; /* bit b: what the ledger knows of bucket b */
     struct exchange_votes votes;             /* of the exchange that ended last */
     bool reduced_whole;                      /* state.reduced is R(applied - 1), to the last byte */
     uint64_t exchange_base;                  /* oldest step that may be exchanged now */
@@ -231,6 +236,7 @@ struct trainer {
     uint64_t started_us, told_us, told_step;
     double samples_per_s;
     uv_signal_t on_term, on_int;
+    void *stack;                             /* the loop's, of the handler of fatal signals */
     uint32_t signals;
 };
 
@@ -268,6 +274,7 @@ bool inspect_wants(const struct trainer *t, uint64_t step, uint32_t shard);
 void inspect_bucket(struct shard_task *s, struct device_stream *stream, uint32_t bucket);
 void inspect_shard_done(struct trainer *t, const struct shard_task *s);
 bool inspect_owes(const struct trainer *t);
+uint32_t compute_thread(const struct trainer *t); /* one that works on a shard; 0 = none does */
 
 /* ---- reduce.c */
 void reduce_connect(struct trainer *t);

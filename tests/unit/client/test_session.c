@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -40,14 +41,111 @@ static void joins_and_beats(void **state)
     bench_release(&bench);
 }
 
+static struct session_ledger open_at(uint64_t generation, uint64_t at, uint64_t since_us)
+{
+    struct session_ledger ledger = {.generation = generation, .entered = at, .left = at - 1,
+                                    .at = at, .open = true, .since_us = since_us, .count = 7};
+
+    (void)snprintf(ledger.op, sizeof ledger.op, "all_reduce");
+    return ledger;
+}
+
+/* What it says of another generation than the one that is held is not told. */
+static void beats_tell_the_ledger_of_their_generation(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_tell(&bench, WIRE_MODE_FORMED, 1, 11);
+    bench_entered(&bench, 1, 11, 0);
+    bench_step(&bench, (struct session_event){.type = SESSION_LEDGER,
+                                              .ledger = open_at(1, 9, bench.now_us)});
+    bench_wake_at(&bench, session_wake_us(&bench.session));
+    assert_string_equal(bench_sent(&bench)->beat.op, "all_reduce");
+    assert_int_equal(bench_sent(&bench)->beat.at, 9);
+    assert_int_equal(bench_sent(&bench)->beat.left, 8);
+    assert_int_equal(bench_sent(&bench)->beat.count, 7);
+    assert_true(bench_sent(&bench)->beat.open);
+    assert_int_equal(bench_sent(&bench)->beat.at_age_ms, SESSION_LONG_MS);
+    bench_step(&bench, (struct session_event){.type = SESSION_LEDGER,
+                                              .ledger = open_at(2, 1, bench.now_us)});
+    bench_wake_at(&bench, bench.now_us + 500000);
+    assert_int_equal(bench_sent(&bench)->beat.at, 0);
+    assert_int_equal(bench_sent(&bench)->beat.entered, 0);
+    assert_string_equal(bench_sent(&bench)->beat.op, "");
+    bench_release(&bench);
+}
+
+/* One that lasts is told before the next beat is due: once, and the regular ones stay as they
+ * were. */
+static void a_long_wait_is_told_early_once(void **state)
+{
+    struct bench bench;
+    uint64_t begun_us, seq;
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_wake_at(&bench, session_wake_us(&bench.session));
+    begun_us = bench.now_us;
+    seq = bench_sent(&bench)->beat.seq;
+    bench.now_us += 50000;
+    bench_step(&bench, (struct session_event){.type = SESSION_LEDGER,
+                                              .ledger = open_at(0, 1, bench.now_us)});
+    assert_int_equal(session_wake_us(&bench.session), begun_us + 150000);
+    bench_wake_at(&bench, begun_us + 150000);
+    assert_int_equal(bench_sent(&bench)->beat.seq, seq + 1);
+    assert_int_equal(session_wake_us(&bench.session), begun_us + 500000);
+    /* a barrier that is entered then waits for its turn */
+    bench.now_us += 10000;
+    bench_step(&bench, (struct session_event){.type = SESSION_BARRIER, .barrier = {.name = "b"}});
+    assert_int_equal(session_wake_us(&bench.session), begun_us + 500000);
+    bench_wake_at(&bench, begun_us + 500000);
+    assert_int_equal(bench_sent(&bench)->beat.seq, seq + 2);
+    assert_int_equal(session_wake_us(&bench.session), begun_us + 1000000);
+    assert_int_equal(session_stands_since_us(&bench.session), begun_us + 160000);
+    bench_release(&bench);
+}
+
+static void beats_tell_where_the_thread_stands(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_step(&bench, (struct session_event){.type = SESSION_WHERE, .text = "thread 7 sleeps"});
+    bench_wake_at(&bench, session_wake_us(&bench.session));
+    assert_string_equal(bench_sent(&bench)->beat.where, "thread 7 sleeps");
+    bench_release(&bench);
+}
+
+static void a_verdict_is_of_the_generation_that_is_held(void **state)
+{
+    struct bench bench;
+    struct wire_message verdict = {.header = {.type = FRAME_VERDICT, .generation = 1},
+                                   .verdict = {.kind = WIRE_VERDICT_COUNTS, .text = "they differ"}};
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_tell(&bench, WIRE_MODE_FORMED, 1, 11);
+    bench_hear(&bench, &verdict);
+    assert_int_equal(bench_news(&bench)->message->verdict.kind, WIRE_VERDICT_COUNTS);
+    verdict.header.generation = 2;
+    bench_hear(&bench, &verdict);
+    assert_int_equal(bench.actions.count, 0);
+    bench_release(&bench);
+}
+
 static void beats_tell_the_status(void **state)
 {
     struct bench bench;
     struct session_status status = {.phase = WIRE_PHASE_EXCHANGE,
                                     .applied = 41,
                                     .loss = 0.5f,
-                                    .entered = 9,
-                                    .entered_what = "all_reduce #9",
                                     .shard_us = 7000,
                                     .shards = 8};
 
@@ -61,7 +159,6 @@ static void beats_tell_the_status(void **state)
     assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_EXCHANGE);
     assert_int_equal(bench_sent(&bench)->beat.phase_age_ms, 400);
     assert_int_equal(bench_sent(&bench)->header.step, 41);
-    assert_string_equal(bench_sent(&bench)->beat.entered_what, "all_reduce #9");
     assert_int_equal(bench_sent(&bench)->beat.shard_us, 7000);
     assert_int_equal(bench_sent(&bench)->beat.shards, 8);
     /* the same again does not make the phase younger, another step does */
@@ -579,6 +676,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_and_beats),
         cmocka_unit_test(beats_tell_the_status),
+        cmocka_unit_test(beats_tell_the_ledger_of_their_generation),
+        cmocka_unit_test(a_long_wait_is_told_early_once),
+        cmocka_unit_test(beats_tell_where_the_thread_stands),
+        cmocka_unit_test(a_verdict_is_of_the_generation_that_is_held),
         cmocka_unit_test(late_beat_is_one_beat),
         cmocka_unit_test(beats_keep_their_grid),
         cmocka_unit_test(early_wakes_are_harmless),

@@ -69,6 +69,9 @@ static void hear_more(const struct core_message *message, uint32_t number,
         heard->code = (uint32_t)message->barrier_result.end;
         heard->seq = message->barrier_result.seq;
         text = message->barrier_result.text;
+    } else if (message->type == CORE_VERDICT) {
+        heard->code = (uint32_t)message->verdict.kind;
+        text = message->verdict.text;
     }
     (void)snprintf(heard->text, sizeof heard->text, "%s", text);
 }
@@ -240,18 +243,19 @@ void bench_barrier(struct bench *b, core_conn conn, const char *name, uint64_t s
                                              .barrier_enter = {name, "main.c:12", seq}});
 }
 
-static void beat(struct bench *b, core_conn conn)
+void bench_beat(struct bench *b, core_conn conn)
 {
     struct bench_member *m = &b->members[conn];
     uint64_t age_us = m->phase_us != 0 ? b->now_us - m->phase_us : 0;
     m->step += m->steps;
-    bench_say(b, conn, (struct core_message){.type = CORE_BEAT, .step = m->step,
-                                             .generation = m->generation,
-                                             .beat = {.phase = m->phase,
-                                                      .phase_age_ms = age_us / 1000,
-                                                      .shard_us = m->shard_us,
-                                                      .shards = m->shards,
-                                                      .entered_what = ""}});
+    struct core_message message = {.type = CORE_BEAT, .generation = m->generation, .step = m->step,
+                                   .beat = m->ledger};
+    message.beat.phase = m->phase;
+    message.beat.phase_age_ms = age_us / 1000;
+    message.beat.at_age_ms = m->ledger_us != 0 ? (b->now_us - m->ledger_us) / 1000 : 0;
+    message.beat.shard_us = m->shard_us;
+    message.beat.shards = m->shards;
+    bench_say(b, conn, message);
 }
 
 void bench_tick(struct bench *b)
@@ -265,7 +269,7 @@ void bench_wait_ms(struct bench *b, uint32_t ms)
         b->now_us += TICK_MS * 1000;
         for (core_conn conn = 1; conn <= b->last && b->now_us % (SECOND_US / 2) == 0; conn++) {
             if (b->members[conn].number != 0 && !b->members[conn].silent) {
-                beat(b, conn);
+                bench_beat(b, conn);
             }
         }
         bench_tick(b);

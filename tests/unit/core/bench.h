@@ -19,7 +19,7 @@ struct bench_heard {
     enum core_mode mode;           /* GENERATION */
     uint32_t world;                /* GENERATION: members told */
     uint32_t rank;                 /* GENERATION: its own, UINT32_MAX = it is not in */
-    uint32_t code;                 /* REFUSED: exit code; BARRIER_RESULT: its end */
+    uint32_t code;                 /* REFUSED: exit code; BARRIER_RESULT: its end; VERDICT: kind */
     uint64_t seq;                  /* BARRIER_RESULT */
     bool pause, attached;          /* GENERATION; WELCOME */
     uint32_t weights[8];           /* GENERATION: by rank, of the first few */
@@ -35,6 +35,8 @@ struct bench_member {
     uint64_t generation;           /* that it entered; told with its beats */
     uint32_t steps;                /* that it does from one beat to the next */
     uint32_t shard_us, shards;     /* told with its beats */
+    struct core_beat ledger;       /* told with its beats, what they say of collectives */
+    uint64_t ledger_us;            /* since when it is there */
 };
 
 /* What the next member says in its HELLO. */
@@ -90,6 +92,7 @@ void bench_entered(struct bench *b, core_conn conn, uint64_t generation, uint64_
 void bench_report(struct bench *b, core_conn conn, uint64_t generation, uint64_t step);
 void bench_ready(struct bench *b, core_conn conn, uint64_t generation, uint64_t step);
 void bench_barrier(struct bench *b, core_conn conn, const char *name, uint64_t seq);
+void bench_beat(struct bench *b, core_conn conn); /* one more than those of bench_wait_ms() */
 /* Time goes on in ticks; everybody who is not silent beats every half second. */
 void bench_wait_ms(struct bench *b, uint32_t ms);
 void bench_tick(struct bench *b);

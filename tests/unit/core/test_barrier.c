@@ -71,14 +71,15 @@ static void a_deadlock_names_who_waits_where(void **state)
     bench_barrier(b, 2, "load", 2);
     assert_int_equal(ended(b, 1), 0);
     const char *why = bench_command(b, CORE_COMMAND_WHY, "");
-    assert_non_null(strstr(why, "participant 0 on n1 waits in 'save' (main.c:12) since 1.2 s"));
+    assert_non_null(strstr(why, "participant 0 on n1 (pid 1): waits at barrier 'save' #1 "
+                                "(main.c:12) for 1.2 s"));
     bench_barrier(b, 3, "load", 2);
     assert_int_equal(ended(b, 1), CORE_BARRIER_DEADLOCK);
     assert_int_equal(ended(b, 3), CORE_BARRIER_DEADLOCK);
     const char *text = bench_told(b, 2, CORE_BARRIER_RESULT)->text;
     assert_non_null(strstr(text, "everybody waits and nothing can be met"));
-    assert_non_null(strstr(text, "participant 0 on n1 waits in 'save'"));
-    assert_non_null(strstr(text, "participant 2 on n1 waits in 'load'"));
+    assert_non_null(strstr(text, "participant 0 on n1 (pid 1) waits at barrier 'save' #1"));
+    assert_non_null(strstr(text, "participant 2 on n1 (pid 3) waits at barrier 'load' #2"));
     bench_free(b);
 }
 
@@ -90,9 +91,11 @@ static void a_mismatch_is_told_from_a_deadlock(void **state)
     bench_running(b, 2, 2, 2);
     bench_barrier(b, 1, "epoch-end", 7);
     bench_barrier(b, 2, "evaluate", 7);
+    bench_tick(b);
     assert_int_equal(ended(b, 1), CORE_BARRIER_MISMATCH);
     assert_non_null(strstr(bench_told(b, 1, CORE_BARRIER_RESULT)->text,
-                           "rank 1 on n2 waits in 'evaluate'"));
+                           "rank 1 on n2 (n2, pid 2) waits at barrier 'evaluate' #7 (main.c:12)"));
+    assert_int_equal(bench_told(b, 2, CORE_VERDICT)->code, CORE_VERDICT_BARRIERS);
     bench_free(b);
 }
 

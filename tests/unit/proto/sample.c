@@ -127,6 +127,8 @@ static const uint8_t *random_mask(struct filler *filler, uint32_t *bytes)
 #define FILL_IDENTITY(field)    fill_id(filler, &to->field);
 #define FILL_UID(field)         fill_id(filler, &to->field);
 #define FILL_NAME(field)        to->field = random_text(filler, CAP(field));
+#define FILL_SPEECH_16(field)   FILL_NAME(field)
+#define FILL_SPEECH_32(field)   FILL_NAME(field)
 #define FILL_SPEECH_64(field)   FILL_NAME(field)
 #define FILL_SPEECH_128(field)  FILL_NAME(field)
 #define FILL_SPEECH_256(field)  FILL_NAME(field)
@@ -210,6 +212,8 @@ static bool same_text(const char *a, const char *b)
 #define SAME_IDENTITY(field)    CHECK(wire_id_equal(&a->field, &b->field), field)
 #define SAME_UID(field)         SAME_IDENTITY(field)
 #define SAME_NAME(field)        CHECK(same_text(a->field, b->field), field)
+#define SAME_SPEECH_16(field)   SAME_NAME(field)
+#define SAME_SPEECH_32(field)   SAME_NAME(field)
 #define SAME_SPEECH_64(field)   SAME_NAME(field)
 #define SAME_SPEECH_128(field)  SAME_NAME(field)
 #define SAME_SPEECH_256(field)  SAME_NAME(field)
