@@ -210,7 +210,8 @@ static void adopt(struct core *core, struct job *job, const struct core_message 
         m->in_generation = true;
         m->rank = told->rank;
         m->entered = job->number;
-        m->weight = told->weight != 0 ? told->weight : CORE_WEIGHT_USUAL;
+        m->weight =
+            told->weight - 1 < CORE_WEIGHT_USUAL ? told->weight : CORE_WEIGHT_USUAL; /* 0: usual */
         m->pid = told->pid;
         core_copy_text(m->node, sizeof m->node, told->node);
         core_copy_text(m->host, sizeof m->host, told->host);

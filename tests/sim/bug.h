@@ -31,9 +31,9 @@
     X(CHUNK_LABEL, "chunk-label", "parts of the state are sent with the version before theirs")    \
     X(EARLY_SAVED, "early-saved", "a checkpoint is said to be there while it is written")          \
     X(OLD_ADDRESS, "old-address", "who listens at an old address now is taken for who did")        \
-    X(WRONG_LSN, "wrong-lsn", "the store acknowledges a write that is none")                        \
+    X(WRONG_LSN, "wrong-lsn", "the store acknowledges a write that is none")                       \
     X(BLIND_CHECK, "blind-check", "parameters are said to be sound without a look at them")        \
-    X(BLIND_AUDIT, "blind-audit", "an owner's hash is not of the sums that it sends")\
+    X(BLIND_AUDIT, "blind-audit", "an owner's hash is not of the sums that it sends")              \
     X(WRONG_MARK, "wrong-mark", "a worker marks its collectives with another count")
 
 enum sim_bug {

@@ -135,7 +135,7 @@ struct exchange {
     uint32_t piece_count[EXCHANGE_BUCKETS_MAX];
     uint8_t results[EXCHANGE_BUCKETS_MAX][PLAN_WORLD_MAX / 8]; /* bit: chunk's result is in */
     uint32_t results_open;                      /* results that are still missing */
-    uint32_t bucket_mine[EXCHANGE_BUCKETS_MAX]; /* values of mine in the bucket that have not left */
+    uint32_t bucket_mine[EXCHANGE_BUCKETS_MAX]; /* values of mine in it that have not left */
     uint32_t bucket_open[EXCHANGE_BUCKETS_MAX]; /* of the bucket's results: missing */
     uint8_t words[PLAN_WORLD_MAX / 8];          /* bit: the rank's word is in */
     uint32_t words_open;

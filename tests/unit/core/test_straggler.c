@@ -216,8 +216,7 @@ static void beat_of(struct bench *b, core_conn conn, uint64_t step, uint32_t sha
 {
     bench_say(b, conn, (struct core_message){.type = CORE_BEAT, .generation = 1, .step = step,
                                              .beat = {.phase = CORE_PHASE_COMPUTE,
-                                                      .shard_us = shard_us,
-                                                      .entered_what = ""}});
+                                                      .shard_us = shard_us}});
 }
 
 /* Beats of a minute that come in one heap. */

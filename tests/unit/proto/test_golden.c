@@ -22,7 +22,7 @@
 #define MEMBER(first, number)                                                                      \
     {.id = ID(first), .node = "n1", .host = "h1", .data_address = "h:1",                           \
      .owned = (const uint8_t *)"\x05", .owned_bytes = 1, .rank = number, .local_rank = 1,          \
-     .pid = 300, .applied = 120, .frozen = true}
+     .pid = 300, .applied = 120, .frozen = true, .weight = 40}
 
 static const struct wire_member golden_members[] = {MEMBER(0x10, 1), MEMBER(0x20, 2)};
 static const wire_id golden_ids[] = {ID(0x10), ID(0x20)};
@@ -55,7 +55,7 @@ static const struct golden {
                 .program = "p 1",
                 .plan = 4,
                 .applied = 120}},
-     "4d 53 54 52 01 01 01 00 a7 00 00 00 " ROUTE                   /* header */
+     "4d 53 54 52 01 01 01 00 a9 00 00 00 " ROUTE                   /* header */
      "08 01 "                                                       /* version_min */
      "10 02 "                                                       /* version_max */
      "1a 01 6a "                                                    /* job */
@@ -74,9 +74,9 @@ static const struct golden {
      "82 01 10 30 31 32 33 34 35 36 37 38 39 3a 3b 3c 3d 3e 3f "    /* job_uid */
      "88 01 01 "                                                    /* rank_hint */
      "90 01 02 "                                                    /* group_size */
-     "9a 01 2d 0a 10 20 21 22 23 24 25 26 27 28 29 2a 2b 2c 2d 2e " /* roster */
+     "9a 01 2f 0a 10 20 21 22 23 24 25 26 27 28 29 2a 2b 2c 2d 2e " /* roster */
      "2f 10 02 18 01 22 02 6e 31 2a 02 68 31 30 ac 02 3a 03 68 3a "
-     "31 40 78 4a 01 05 50 01 "
+     "31 40 78 4a 01 05 50 01 58 28 "
      "a2 01 03 70 20 31 " /* program */
      "a8 01 04 "          /* plan */
      "b0 01 78 "},        /* applied */
@@ -88,18 +88,40 @@ static const struct golden {
                .samples_per_s = 1024.0f,
                .entered = 7,
                .left = 6,
-               .entered_what = "all_reduce",
-               .lag_ms = 2}},
-     "4d 53 54 52 01 02 00 00 23 00 00 00 " ROUTE /* header */
-     "08 96 01 "                                  /* seq */
-     "10 03 "                                     /* phase */
-     "18 11 "                                     /* phase_age_ms */
-     "25 00 00 40 3f "                            /* loss */
-     "2d 00 00 80 44 "                            /* samples_per_s */
-     "30 07 "                                     /* entered */
-     "38 06 "                                     /* left */
-     "42 0a 61 6c 6c 5f 72 65 64 75 63 65 "       /* entered_what */
-     "48 02 "},                                   /* lag_ms */
+               .name = "grads",
+               .lag_ms = 2,
+               .op = "all_reduce",
+               .dtype = "float32",
+               .count = 1000,
+               .place = "main.c",
+               .at = 7,
+               .at_age_ms = 300,
+               .where = "futex",
+               .open = true,
+               .batch = 3,
+               .shard_us = 7000,
+               .shards = 8}},
+     "4d 53 54 52 01 02 00 00 58 00 00 00 " ROUTE /* header */
+     "08 96 01 "                                   /* seq */
+     "10 03 "                                      /* phase */
+     "18 11 "                                      /* phase_age_ms */
+     "25 00 00 40 3f "                             /* loss */
+     "2d 00 00 80 44 "                             /* samples_per_s */
+     "30 07 "                                      /* entered */
+     "38 06 "                                      /* left */
+     "42 05 67 72 61 64 73 "                       /* name */
+     "48 02 "                                      /* lag_ms */
+     "52 0a 61 6c 6c 5f 72 65 64 75 63 65 "        /* op */
+     "5a 07 66 6c 6f 61 74 33 32 "                 /* dtype */
+     "60 e8 07 "                                   /* count */
+     "6a 06 6d 61 69 6e 2e 63 "                    /* place */
+     "70 07 "                                      /* at */
+     "78 ac 02 "                                   /* at_age_ms */
+     "82 01 05 66 75 74 65 78 "                    /* where */
+     "88 01 01 "                                   /* open */
+     "90 01 03 "                                   /* batch */
+     "a0 01 d8 36 "                                /* shard_us */
+     "a8 01 08 "},                                 /* shards */
     {{.header = HEADER(REPORT),
       .report = {.plan = 4,
                  .has_reduced = true,
@@ -187,15 +209,15 @@ static const struct golden {
                      .detect_us = 1,
                      .push_us = 128,
                      .rendezvous_us = 16384}},
-     "4d 53 54 52 01 43 00 00 85 00 00 00 " ROUTE                   /* header */
+     "4d 53 54 52 01 43 00 00 89 00 00 00 " ROUTE                   /* header */
      "08 01 "                                                       /* mode */
      "12 10 40 41 42 43 44 45 46 47 48 49 4a 4b 4c 4d 4e 4f "       /* key */
-     "1a 2d 0a 10 10 11 12 13 14 15 16 17 18 19 1a 1b 1c 1d 1e 1f " /* members */
+     "1a 2f 0a 10 10 11 12 13 14 15 16 17 18 19 1a 1b 1c 1d 1e 1f " /* members */
      "10 01 18 01 22 02 6e 31 2a 02 68 31 30 ac 02 3a 03 68 3a 31 "
-     "40 78 4a 01 05 50 01 "
-     "1a 2d 0a 10 20 21 22 23 24 25 26 27 28 29 2a 2b 2c 2d 2e 2f " /* members */
+     "40 78 4a 01 05 50 01 58 28 "
+     "1a 2f 0a 10 20 21 22 23 24 25 26 27 28 29 2a 2b 2c 2d 2e 2f " /* members */
      "10 02 18 01 22 02 6e 31 2a 02 68 31 30 ac 02 3a 03 68 3a 31 "
-     "40 78 4a 01 05 50 01 "
+     "40 78 4a 01 05 50 01 58 28 "
      "22 06 66 6f 72 6d 65 64 " /* reason */
      "28 01 "                   /* pause */
      "30 01 "                   /* detect_us */
@@ -223,6 +245,10 @@ static const struct golden {
      "10 02 "                                     /* seq */
      "18 03 "                                     /* end */
      "22 03 77 68 6f "},                          /* text */
+    {{.header = HEADER(VERDICT), .verdict = {.kind = WIRE_VERDICT_OPS, .text = "who"}},
+     "4d 53 54 52 01 4a 00 00 07 00 00 00 " ROUTE /* header */
+     "08 01 "                                     /* kind */
+     "12 03 77 68 6f "},                          /* text */
     {{.header = HEADER(BEAT_ACK), .beat_ack = {.seq = 150}},
      "4d 53 54 52 01 49 00 00 03 00 00 00 " ROUTE /* header */
      "08 96 01 "},                                /* seq */

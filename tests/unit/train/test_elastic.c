@@ -576,10 +576,11 @@ static void hashes_are_made_every_n_steps_and_where_they_are_needed(void **state
     (void)reformed(&bench, 2, 5, "21", owned);
     assert_string_equal(connected(&bench), "SEND_ENTERED EXCHANGE(5)");
     (void)roster(&bench, ELASTIC_PLAN, 3, 5, "214");
-    assert_string_equal(tell(&bench, exchanged(&bench, 3)), "GENERATION APPLY(5)");
+    assert_string_equal(tell(&bench, exchanged(&bench, 3)), "GENERATION SEND_ENTERED APPLY(5)");
     (void)versioned(&bench, ELASTIC_APPLIED, 6);
     (void)connected(&bench);
-    assert_string_equal(tell(&bench, exchanged(&bench, 3)), "GENERATION APPLY(6 unhashed)");
+    assert_string_equal(tell(&bench, exchanged(&bench, 3)),
+                        "GENERATION SEND_ENTERED APPLY(6 unhashed)");
     (void)roster(&bench, ELASTIC_PLAN, 4, 5, "21");
     (void)versioned(&bench, ELASTIC_APPLIED, 7);
     assert_string_equal(tell(&bench, exchanged(&bench, 4)), "APPLY(7)"); /* a boundary */
