@@ -259,6 +259,7 @@ void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version, bool la
     w->saves[i] = (struct sim_checkpoint){.valid = true,
                                           .version = w->version,
                                           .hash = w->hash,
+                                          .tainted = w->corrupt,
                                           .generation = w->elastic.generation.number};
     memcpy(w->saves[i].params, w->params, sizeof w->params);
     later(sim, worker, SIM_WORK_SAVE, i, sim->setup.save_us);

@@ -13,6 +13,8 @@
      KIND(CLOCK_STEP) | KIND(JOIN) | KIND(STORE_LOST) | KIND(STORE_TORN) | KIND(STORE_SLOW) |      \
      KIND(STORE_FAILING))
 
+#define SLOWEST_US 60000000u /* of a machine that is slow by nature: one shard */
+
 static uint32_t draw(struct sim *sim, uint32_t least, uint32_t most)
 {
     return (uint32_t)sim_rng_range(&sim->rng, least, most);
@@ -147,6 +149,11 @@ void sim_setup_draw(struct sim *sim)
     draw_job(sim, workers);
     draw_balance(sim, workers);
     draw_times(sim, workers);
+    /* Whose shards take longer than --startup is put out, as that says: not here. */
+    if (setup->slow_slot != SIM_NO_SLOT &&
+        (uint64_t)setup->shard_us * setup->slow_factor > SLOWEST_US) {
+        setup->slow_slot = SIM_NO_SLOT;
+    }
     draw_faults(sim);
     setup->start_count = workers;
     setup->max = workers + (workers < 60 ? draw(sim, 0, 2) : 0);

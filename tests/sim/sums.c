@@ -281,6 +281,8 @@ static void end_check(struct sim *sim, uint32_t worker)
         sim_worker_feed(sim, worker,
                         &(struct elastic_event){.type = ELASTIC_CORRUPT, .step = w->exchange_step});
     }
+    sim_worker_tell_status(sim, worker);
+    sim_worker_tell_ledger(sim, worker);
 }
 
 /* The hash of the audited shard, if it is asked for and here. */
@@ -326,6 +328,7 @@ void sim_sums_work(struct sim *sim, uint32_t worker, enum sim_work work, uint64_
         w->auditing = false;
         w->audit_have = true;
         offer_audit(sim, worker);
+        sim_worker_tell_status(sim, worker);
     }
 }
 

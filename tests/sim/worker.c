@@ -72,7 +72,7 @@ static enum wire_phase wire_phase_of(const struct sim_worker *w)
     return w->finished_said ? WIRE_PHASE_FINISHED : WIRE_PHASE_EVALUATE;
 }
 
-static void tell_status(struct sim *sim, uint32_t worker)
+void sim_worker_tell_status(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
     enum wire_phase phase = wire_phase_of(w);
@@ -365,7 +365,7 @@ void sim_worker_feed(struct sim *sim, uint32_t worker, const struct elastic_even
     }
     w->pumping = false;
     if (!sim->ended) {
-        tell_status(sim, worker);
+        sim_worker_tell_status(sim, worker);
         sim_worker_tell_ledger(sim, worker);
         sim_strike_phase(sim, worker);
     }

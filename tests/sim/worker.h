@@ -162,6 +162,7 @@ void sim_worker_release(struct sim *sim, uint32_t worker);
 void sim_worker_birth(struct sim *sim, uint32_t worker, struct session_config *config);
 void sim_worker_death(struct sim *sim, uint32_t worker);
 /* Where it stands in its exchange, if that is news. */
+void sim_worker_tell_status(struct sim *sim, uint32_t worker);
 void sim_worker_tell_ledger(struct sim *sim, uint32_t worker);
 
 /* From the session, the mesh, the heap, the operator. */
