@@ -13,7 +13,8 @@
      KIND(CLOCK_STEP) | KIND(JOIN) | KIND(STORE_LOST) | KIND(STORE_TORN) | KIND(STORE_SLOW) |      \
      KIND(STORE_FAILING))
 
-#define SLOWEST_US 60000000u /* of a machine that is slow by nature: one shard */
+#define SLOWEST_US       60000000u /* of a machine that is slow by nature: one shard */
+#define SLOWEST_APPLY_US 4000000u  /* its update */
 
 static uint32_t draw(struct sim *sim, uint32_t least, uint32_t most)
 {
@@ -149,9 +150,11 @@ void sim_setup_draw(struct sim *sim)
     draw_job(sim, workers);
     draw_balance(sim, workers);
     draw_times(sim, workers);
-    /* Whose shards take longer than --startup is put out, as that says: not here. */
+    /* Whose shards take longer than --startup is put out, and who enters a plan ten seconds after the
+     * others is missed on the data plane: not here. */
     if (setup->slow_slot != SIM_NO_SLOT &&
-        (uint64_t)setup->shard_us * setup->slow_factor > SLOWEST_US) {
+        ((uint64_t)setup->shard_us * setup->slow_factor > SLOWEST_US ||
+         (uint64_t)setup->apply_us * setup->slow_factor > SLOWEST_APPLY_US)) {
         setup->slow_slot = SIM_NO_SLOT;
     }
     draw_faults(sim);
