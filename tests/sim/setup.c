@@ -150,8 +150,8 @@ void sim_setup_draw(struct sim *sim)
     draw_job(sim, workers);
     draw_balance(sim, workers);
     draw_times(sim, workers);
-    /* Whose shards take longer than --startup is put out, and who enters a plan ten seconds after the
-     * others is missed on the data plane: not here. */
+    /* Whose shards take longer than --startup is put out, and who enters a plan ten seconds after
+     * the others is missed on the data plane: not here. */
     if (setup->slow_slot != SIM_NO_SLOT &&
         ((uint64_t)setup->shard_us * setup->slow_factor > SLOWEST_US ||
          (uint64_t)setup->apply_us * setup->slow_factor > SLOWEST_APPLY_US)) {
