@@ -105,6 +105,7 @@ struct sim_check {
     uint64_t excused_us;     /* until then a loss may have a cause that no process can see */
     uint64_t left_version;   /* largest version of those who left since somebody went otherwise */
     uint64_t left_us;        /* when the last of them went */
+    uint64_t died_us;        /* when somebody was last killed; 0 = never */
     bool corrupted;          /* a bit of some replica was flipped */
     bool spread;             /* a flipped bit was copied, or was alone, before anybody could vote on
                                  it: nobody can tell then */

@@ -11,6 +11,7 @@
 #define EXCUSED_US  UINT64_C(80000000) /* the longest injury without a healing, and a minute */
 #define SLOWEST     UINT64_C(45)       /* times the mean: of a factor of 30, and half of it again */
 #define SETTLED_US  UINT64_C(10000000) /* a process that young may be taken for its forerunner */
+#define WORD_US     UINT64_C(2000000)  /* a word of a death may be on its way that long */
 #define KIND(fault) (UINT64_C(1) << SIM_FAULT_##fault)
 
 /* What happens to a process itself, and is told by its kernel or by itself. */
@@ -86,11 +87,29 @@ void sim_check_cause(struct sim *sim, const char *text)
 
 /* ---- 12 ------------------------------------------------------------------------------------- */
 
+static bool others_have(const struct sim *sim, uint32_t worker)
+{
+    for (uint32_t i = 0; i < sim->member_count; i++) {
+        uint64_t version = sim->workers[i].version;
+        if (i != worker && sim->members[i].proc.alive && version != SIM_NO_VERSION &&
+            version >= sim->workers[worker].version) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who leaves is released because others have what it knows. If they die before it is gone, and the
+ * word of that is still on its way to it, nobody is to blame. */
 void sim_check_gone(struct sim *sim, uint32_t worker, bool left)
 {
     struct sim_check *check = &sim->check;
     const struct sim_worker *w = &sim->workers[worker];
     if (!left) {
+        check->left_version = 0;
+        check->died_us = sim->now_us;
+    } else if (check->died_us != 0 && sim->now_us < check->died_us + WORD_US &&
+               !others_have(sim, worker)) {
         check->left_version = 0;
     } else if (w->elastic.generation.number != 0 && w->version != SIM_NO_VERSION) {
         check->left_version = w->version > check->left_version ? w->version : check->left_version;

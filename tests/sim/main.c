@@ -28,7 +28,7 @@
     X("bug", 1, 'b', "NAME      plant a mistake in the simulator's glue (list: its names)")        \
     X("trace", 0, 't', "        print what happens")                                               \
     X("table", 0, 'T', "        print the whole table phase x role x fault")                       \
-    X("complete", 0, 'c', "     an empty cell of the table is a failure")                          \
+    X("complete", 0, 'c', "     an empty cell of the table is a failure, after twice --hours")\
     X("least", 1, 'l', "N       a kind of fault that struck less often is a failure")              \
     X("twice", 0, '2', "        run every seed twice (else 2 % of them)")                          \
     X("json", 0, 'j', "         print the figures as one JSON object")                             \
@@ -308,11 +308,29 @@ static void run_seed(const struct sim_options *options, uint64_t seed, struct si
     }
 }
 
+/* Is too little struck yet of what was asked for? */
+static bool wanting(const struct sim_options *options, const struct sim_table *table)
+{
+    uint32_t cells, empty;
+    sim_table_count(table, &cells, &empty);
+    return (options->complete && empty > 0) || sim_table_seldom(table, options->least) > 0;
+}
+
+/* The hours are over, and twice as many if some cell is a rare one that none has struck yet: how
+ * soon the last of so many is struck is chance. */
+static bool over(const struct sim_options *options, const struct sim_totals *totals,
+                 const struct sim_table *table)
+{
+    uint64_t hours_us = options->hours * UINT64_C(3600000000);
+    return (options->minutes > 0 && totals->real_s >= options->minutes * 60.0) ||
+           (hours_us > 0 && totals->virtual_us >= hours_us &&
+            (totals->virtual_us >= 2 * hours_us || !wanting(options, table)));
+}
+
 static int run_all(const struct sim_options *options)
 {
     struct sim_table *table = calloc(1, sizeof *table);
     struct sim_totals totals = {0};
-    uint32_t cells, empty, seldom;
     /* A planted mistake is found once. */
     uint64_t failed_max = options->bug != SIM_BUG_NONE ? 1 : FAILED_MAX;
     double start_s = now_s();
@@ -323,13 +341,11 @@ static int run_all(const struct sim_options *options)
     for (uint64_t i = 0; i < options->seeds && totals.failed < failed_max; i++) {
         run_seed(options, options->seed + i, table, &totals);
         totals.real_s = now_s() - start_s;
-        if ((options->minutes > 0 && totals.real_s >= options->minutes * 60.0) ||
-            (options->hours > 0 && totals.virtual_us >= options->hours * UINT64_C(3600000000))) {
+        if (over(options, &totals, table)) {
             break;
         }
     }
-    sim_table_count(table, &cells, &empty);
-    seldom = sim_table_seldom(table, options->least);
+    bool short_of = wanting(options, table);
     if (options->json) {
         sim_totals_json(&totals, table);
     } else {
@@ -342,7 +358,7 @@ static int run_all(const struct sim_options *options)
     if (totals.failed > 0 || totals.differed > 0) {
         return 1;
     }
-    return (options->complete && empty > 0) || seldom > 0 ? 2 : 0;
+    return short_of ? 2 : 0;
 }
 
 int main(int argc, char **argv)
