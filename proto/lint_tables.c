@@ -91,6 +91,8 @@ static const struct lint_table table_hello = {
             [20] = TEXT("program", WIRE_NAME_BYTES),
             [21] = U64("plan"),
             [22] = U64("applied"),
+            [23] = U64("passed"),
+            [24] = TEXT("passed_name", WIRE_NAME_BYTES),
         },
 };
 
@@ -174,6 +176,7 @@ static const struct lint_table table_barrier_enter = {
             [1] = TEXT("name", WIRE_NAME_BYTES),
             [2] = U64("seq"),
             [3] = TEXT("place", WIRE_PLACE_BYTES),
+            [4] = U64("number"),
         },
 };
 

@@ -147,6 +147,8 @@ struct wire_hello {
     const char *program;              /* <= WIRE_NAME_BYTES */
     uint64_t plan;                    /* newest number told, if more than the one held; else 0 */
     uint64_t applied;                 /* updates applied: memory or newest checkpoint */
+    uint64_t passed;                  /* number of the newest barrier it passed in the generation */
+    const char *passed_name;          /* of it; <= WIRE_NAME_BYTES */
 };
 
 struct wire_beat {
@@ -214,6 +216,7 @@ struct wire_barrier_enter {
     const char *name;  /* <= WIRE_NAME_BYTES */
     uint64_t seq;      /* the member's own count, from 1 */
     const char *place; /* <= WIRE_PLACE_BYTES */
+    uint64_t number;   /* its count in the header's generation, from 1 */
 };
 
 struct wire_welcome {

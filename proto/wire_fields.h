@@ -50,7 +50,9 @@
     X(ROSTER, roster)                                                                              \
     X(SPEECH_64, program)                                                                          \
     X(PLAIN, plan)                                                                                 \
-    X(PLAIN, applied)
+    X(PLAIN, applied)                                                                              \
+    X(PLAIN, passed)                                                                               \
+    X(NAME, passed_name)
 
 #define WIRE_BEAT_FIELDS(X)                                                                        \
     X(PLAIN, seq)                                                                                  \
@@ -92,7 +94,11 @@
 
 #define WIRE_FINISHED_FIELDS(X) X(PLAIN, params_hash) X(PLAIN, test_accuracy)
 
-#define WIRE_BARRIER_ENTER_FIELDS(X) X(NAME, name) X(PLAIN, seq) X(SPEECH_128, place)
+#define WIRE_BARRIER_ENTER_FIELDS(X)                                                               \
+    X(NAME, name)                                                                                  \
+    X(PLAIN, seq)                                                                                  \
+    X(SPEECH_128, place)                                                                           \
+    X(PLAIN, number)
 
 #define WIRE_WELCOME_FIELDS(X)                                                                     \
     X(PLAIN, version)                                                                              \

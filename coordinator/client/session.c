@@ -214,11 +214,13 @@ static void send_hello(struct session *session, struct session_actions *actions)
     const struct wire_generation *roster = session_roster_held(session);
     struct session_position at = session->held;
     struct wire_message *message;
+    bool passed;
 
     if (at.generation == 0) {
         at.generation = session->largest;
         at.nonce = session->largest_nonce;
     }
+    passed = session->barrier_generation == at.generation && session->passed != 0;
     message = session_send(actions, FRAME_HELLO, &at);
     message->hello = (struct wire_hello){
         .version_min = FRAME_VERSION_MIN,
@@ -244,6 +246,8 @@ static void send_hello(struct session *session, struct session_actions *actions)
         .program = config->program,
         .plan = session->largest > session->held.generation ? session->largest : 0,
         .applied = session->held.step,
+        .passed = passed ? session->passed : 0,
+        .passed_name = passed ? session->passed_name : "",
     };
 }
 

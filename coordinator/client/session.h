@@ -226,7 +226,7 @@ struct session_said {
     bool has_finished; /* until DONE or OVER */
     bool has_barrier;  /* until its result */
     bool has_goodbye;  /* until it could be said */
-    struct session_position entered_at, report_at, ready_at, leave_at, finished_at,
+    struct session_position entered_at, report_at, ready_at, leave_at, finished_at, barrier_at,
         goodbye_at;                                    /* where it stood when it said so */
     struct wire_entered entered;                       /* as said */
     struct wire_report report;                         /* as said; its mask is `owned` */
@@ -264,6 +264,10 @@ struct session {
     uint64_t beat_seq;                   /* beats sent */
     uint32_t lag_ms;                     /* how late the last beat was */
     uint64_t barrier_seq;                /* barriers entered */
+    uint64_t barrier_generation;         /* generation in which they are counted */
+    uint64_t barrier_number;             /* entered in it */
+    uint64_t passed;                     /* number of the newest it was released from; 0 = none */
+    char passed_name[WIRE_NAME_BYTES + 1];
 
     struct session_position held;     /* generation it is in, 0 = none; step = updates applied */
     uint64_t largest;                 /* largest generation number seen */

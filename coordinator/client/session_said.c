@@ -135,14 +135,19 @@ static bool keep_barrier(struct session *session, const struct session_event *ev
 
     if (said->has_barrier)
         return false;
+    if (session->held.generation != session->barrier_generation)
+        session->barrier_number = session->passed = 0;
+    session->barrier_generation = session->held.generation;
     session_copy_text(said->barrier_name, sizeof said->barrier_name, event->barrier.name);
     session_copy_text(said->barrier_place, sizeof said->barrier_place, event->barrier.place);
     said->has_barrier = true;
+    said->barrier_at = session->held;
     session->barrier_since_us = session->now_us;
     said->barrier = (struct wire_barrier_enter){
         .name = said->barrier_name,
         .seq = ++session->barrier_seq,
         .place = said->barrier_place,
+        .number = ++session->barrier_number,
     };
     return true;
 }
@@ -209,7 +214,7 @@ static void send_finished(struct session *session, struct session_actions *actio
 
 static void send_barrier(struct session *session, struct session_actions *actions)
 {
-    session_send(actions, FRAME_BARRIER_ENTER, &session->held)->barrier_enter =
+    session_send(actions, FRAME_BARRIER_ENTER, &session->said.barrier_at)->barrier_enter =
         session->said.barrier;
 }
 

@@ -124,6 +124,11 @@ static void told_barrier(struct session *session, const struct wire_message *mes
         return;
     }
     session->said.has_barrier = false;
+    if (message->barrier_result.end == WIRE_BARRIER_RELEASED) {
+        session->passed = session->said.barrier.number;
+        session_copy_text(session->passed_name, sizeof session->passed_name,
+                          session->said.barrier_name);
+    }
     session_deliver(actions, SESSION_NEWS_MESSAGE, message);
 }
 

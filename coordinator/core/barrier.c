@@ -290,14 +290,6 @@ static void settle(struct core *core, struct job *job, enum core_kind kind, uint
         barrier_decide(core, job, kind);
 }
 
-/* Workers are judged at ticks, since what is decided may be the end of the generation. */
-void barrier_judge_workers(struct core *core, struct job *job)
-{
-    uint32_t all;
-
-    if (job->waiting_workers > 0 && (!between(core, job, &all) || job->waiting_workers == all))
-        barrier_decide(core, job, CORE_WORKER);
-}
 
 /* The plan is the generation now: those who were waiting for it may all be there. */
 void barrier_plan_taken(struct core *core, struct job *job)
@@ -308,16 +300,89 @@ void barrier_plan_taken(struct core *core, struct job *job)
             end_wait(core, job, CORE_WORKER, i, CORE_BARRIER_RELEASED, "");
 }
 
-/* It has entered the plan: nobody of the older generation is waited for any more. */
-void barrier_entered(struct core *core, struct member *m, uint64_t generation)
+/* It has entered the plan: nobody of the older generation is waited for any more. False: it waits
+ * in the plan's, or not at all. */
+bool barrier_entered(struct core *core, struct member *m, uint64_t generation)
 {
     if (m->barrier == NOBODY || m->barrier_generation >= generation)
-        return;
+        return false;
     result(core, m, CORE_BARRIER_GENERATION,
            core_say(core, "%s", barrier_at(core, &core->jobs[m->job], m->barrier)->name),
            "the generation ended: enter again");
     barrier_leave(core, m);
+    return true;
 }
+
+/* All wait while the plan is entered: those in the older generation have missed it, and go on to
+ * enter the plan. False: nobody waits there. */
+static bool send_on_to_plan(struct core *core, struct job *job)
+{
+    bool sent = false;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        if (core->actions->count + 8 >= CORE_ACTIONS_MAX)
+            return true; /* the others at the next tick */
+        if (m->kind == CORE_WORKER)
+            sent |= barrier_entered(core, m, job->plan_number);
+    }
+    return sent;
+}
+
+/* Workers are judged at ticks, since what is decided may be the end of the generation. */
+void barrier_judge_workers(struct core *core, struct job *job)
+{
+    uint32_t all;
+    bool both = between(core, job, &all);
+
+    if (job->waiting_workers == 0 || (both && job->waiting_workers < all))
+        return;
+    if (!both || !send_on_to_plan(core, job))
+        barrier_decide(core, job, CORE_WORKER);
+}
+
+/* ---- after a restart ------------------------------------------------------------------------- */
+
+/* Was it released from this one, by a coordinator that knows nothing of it any more? All count
+ * alike in a generation, so one who has passed it speaks for all. */
+static bool was_released(const struct job *job, uint64_t generation, uint64_t number,
+                         const char *name)
+{
+    return number != 0 && number == job->passed && generation == job->passed_generation &&
+           strcmp(name, job->passed_name) == 0;
+}
+
+/* Do all who wait at the slot wait at what was released? */
+static bool slot_was_released(struct core *core, const struct job *job, uint32_t slot)
+{
+    const struct barrier *b = barrier_at(core, job, slot);
+
+    if (b->waiting == 0 || b->kind != CORE_WORKER)
+        return false;
+    for (const struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->barrier == slot &&
+            !was_released(job, m->barrier_generation, m->barrier_number, b->name))
+            return false;
+    return true;
+}
+
+/* A worker comes back and says which barrier it passed last: who waits there still has only not
+ * heard of it. */
+void barrier_take_passed(struct core *core, struct job *job, const struct core_message *message)
+{
+    const struct core_hello *hello = &message->hello;
+
+    if (hello->passed == 0 || message->generation < job->passed_generation ||
+        (message->generation == job->passed_generation && hello->passed <= job->passed))
+        return;
+    job->passed_generation = message->generation;
+    job->passed = hello->passed;
+    core_copy_text(job->passed_name, sizeof job->passed_name, hello->passed_name);
+    for (uint32_t i = 0; i < core->limits.barriers && job->waiting_workers > 0; i++)
+        if (slot_was_released(core, job, i))
+            end_wait(core, job, CORE_WORKER, i, CORE_BARRIER_RELEASED, "");
+}
+
+/* ---- entering -------------------------------------------------------------------------------- */
 
 void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message)
 {
@@ -333,6 +398,13 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
                "no generation runs: enter again in the next one");
         return;
     }
+    if (m->kind == CORE_WORKER && message->generation < m->entered) {
+        /* Said again by one that waited there while it entered the plan. */
+        m->barrier_seq = enter->seq;
+        result(core, m, CORE_BARRIER_GENERATION, core_say(core, "%s", enter->name),
+               "the generation ended: enter again");
+        return;
+    }
     if (enter->seq <= m->released_seq) {
         m->barrier_seq = enter->seq;
         result(core, m, CORE_BARRIER_RELEASED, core_say(core, "%s", enter->name), "");
@@ -341,6 +413,12 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
     if (m->barrier != NOBODY && m->barrier_seq == enter->seq)
         return; /* said again after a broken connection */
     barrier_leave(core, m);
+    if (m->kind == CORE_WORKER &&
+        was_released(job, message->generation, enter->number, enter->name)) {
+        m->barrier_seq = m->released_seq = enter->seq;
+        result(core, m, CORE_BARRIER_RELEASED, core_say(core, "%s", enter->name), "");
+        return;
+    }
     slot = slot_of(core, job, m->kind, enter->name);
     m->barrier_seq = enter->seq;
     if (slot == NOBODY) {
@@ -352,6 +430,7 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
     m->barrier_us = core->now_us;
     m->beaten = false;
     m->barrier_generation = message->generation;
+    m->barrier_number = enter->number;
     core_copy_text(m->place, sizeof m->place, enter->place);
     barrier_at(core, job, slot)->waiting++;
     (*waiting_of(job, m->kind))++;

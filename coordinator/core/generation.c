@@ -328,6 +328,20 @@ static void stored_plan(struct core *core, struct job *job)
                       message->roster.members_count));
 }
 
+/* The plan was told, but not to this one, whose connection had broken: it would never say that it
+ * holds it, and nobody could enter. Keys are not stored. */
+void generation_plan_again(struct core *core, struct job *job, struct member *m)
+{
+    if (core_id_zero(&job->plan_key)) {
+        generation_over(core, job,
+                        core_say(core, "plan %llu was stored, but %s was never told",
+                                 (unsigned long long)job->plan_number,
+                                 core_member_name(core, m)), 0);
+        return;
+    }
+    fill(core, job, core_send(core, m->conn, CORE_GENERATION, job), CORE_PLAN);
+}
+
 /* A store that failed is tried again, with what is still there; else something else is decided. */
 void generation_retry(struct core *core, struct job *job)
 {
@@ -623,7 +637,7 @@ void on_entered(struct core *core, struct member *m, const struct core_message *
 
     if (message->generation > m->entered)
         m->entered = message->generation;
-    barrier_entered(core, m, message->generation);
+    (void)barrier_entered(core, m, message->generation);
     m->applied = message->step;
     if (message->entered.recompute_us == 0) {
         m->phase = CORE_PHASE_COMPUTE;

@@ -335,6 +335,14 @@ static bool never_heard_of(struct core *core, struct job *job, const struct core
     return true;
 }
 
+/* A plan is issued, and it is one of those who must know of it. */
+static bool missed_plan(const struct job *job, const struct member *m,
+                        const struct core_message *message)
+{
+    return (m->in_generation || m->in_plan) && message->generation < job->plan_number &&
+           message->hello.plan < job->plan_number;
+}
+
 /* The connection of a known member is made anew. */
 static void attach(struct core *core, core_conn conn, struct job *job, struct member *m,
                    const struct core_message *message)
@@ -364,6 +372,7 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
         job->number_max = hello->plan;
     if (m->kind != CORE_WORKER)
         return;
+    barrier_take_passed(core, job, message);
     if (m->state == MEMBER_RUNNING && job->state != CORE_JOB_RUNNING) {
         struct core_message *over = core_send(core, conn, CORE_OVER, job);
 
@@ -376,6 +385,8 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
         never_told(core, job, m, hello);
     } else if (m->state == MEMBER_RUNNING && never_heard_of(core, job, message)) {
         return;
+    } else if (m->state == MEMBER_RUNNING && missed_plan(job, m, message)) {
+        generation_plan_again(core, job, m);
     } else if (m->state == MEMBER_WAITING && job->state == CORE_JOB_RUNNING &&
                !has_view(job, message)) {
         generation_view(core, job, m);

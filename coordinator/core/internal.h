@@ -79,6 +79,7 @@ struct member {
     uint32_t barrier;             /* slot it waits at, NOBODY = none */
     uint64_t barrier_seq, barrier_us, released_seq;
     uint64_t barrier_generation;  /* in which it waits */
+    uint64_t barrier_number;      /* its count of barriers in that */
     char place[CORE_PLACE_BYTES];
 };
 
@@ -184,6 +185,9 @@ struct job {
     char reason[CORE_SENTENCE_BYTES];
     /* participants */
     uint32_t group_size, group_here, group_left;
+    /* The newest barrier of the workers that one of them says it has passed. */
+    uint64_t passed_generation, passed;
+    char passed_name[CORE_NAME_BYTES];
     uint32_t waiting_participants, waiting_workers;
 };
 
@@ -275,6 +279,7 @@ void generation_form(struct core *core, struct job *job, uint32_t world, uint64_
 void generation_plan(struct core *core, struct job *job, uint32_t world, bool pause);
 void generation_over(struct core *core, struct job *job, const char *reason, uint64_t detect_us);
 void generation_view(struct core *core, struct job *job, struct member *spare);
+void generation_plan_again(struct core *core, struct job *job, struct member *m);
 void generation_stored(struct core *core, struct job *job);
 void generation_retry(struct core *core, struct job *job);
 void generation_done(struct core *core, struct job *job);
@@ -305,11 +310,12 @@ uint32_t straggler_weight(const struct core *core, const struct member *m);
 bool balance_due(const struct core *core, const struct job *job);
 
 /* ---- barrier.c ------------------------------------------------------------------------------- */
+void barrier_take_passed(struct core *core, struct job *job, const struct core_message *hello);
 void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message);
 void barrier_leave(struct core *core, struct member *m);
 void barrier_generation_ended(struct core *core, struct job *job);
 void barrier_tick(struct core *core, struct job *job);
-void barrier_entered(struct core *core, struct member *m, uint64_t generation);
+bool barrier_entered(struct core *core, struct member *m, uint64_t generation);
 void barrier_plan_taken(struct core *core, struct job *job);
 void barrier_decide(struct core *core, struct job *job, enum core_kind kind);
 void barrier_judge_workers(struct core *core, struct job *job);

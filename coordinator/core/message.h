@@ -131,6 +131,8 @@ struct core_hello {
     const struct core_roster_member *roster;
     uint32_t roster_count;
     uint64_t plan, applied;
+    uint64_t passed;          /* newest barrier it passed in the generation: number, 0 = none */
+    const char *passed_name;
 };
 
 struct core_beat {
@@ -168,7 +170,7 @@ struct core_peer_lost {
 
 struct core_barrier_enter {
     const char *name, *place;
-    uint64_t seq;
+    uint64_t seq, number;     /* own count; count in the generation */
 };
 
 struct core_welcome {

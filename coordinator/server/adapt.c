@@ -104,6 +104,8 @@ static void hello_to_core(const struct wire_hello *from, const struct adapt_peer
         .roster_count = from->roster_count,
         .plan = from->plan,
         .applied = from->applied,
+        .passed = from->passed,
+        .passed_name = from->passed_name,
     };
 }
 
@@ -173,7 +175,8 @@ static bool small_to_core(const struct wire_message *from, struct core_message *
         return true;
     case FRAME_BARRIER_ENTER:
         to->barrier_enter = (struct core_barrier_enter){
-            from->barrier_enter.name, from->barrier_enter.place, from->barrier_enter.seq};
+            from->barrier_enter.name, from->barrier_enter.place, from->barrier_enter.seq,
+            from->barrier_enter.number};
         return true;
     default:
         return false;

@@ -589,6 +589,68 @@ static void barriers_keep_their_number(void **state)
     bench_release(&bench);
 }
 
+/* A coordinator that was restarted hears what was passed in this generation; each generation counts
+ * anew. */
+static void hello_tells_the_barrier_that_was_passed(void **state)
+{
+    struct bench bench;
+    struct session_event enter = {.type = SESSION_BARRIER, .barrier = {.name = "b", .place = "p"}};
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_tell(&bench, WIRE_MODE_FORMED, 5, 9);
+    bench_entered(&bench, 5, 9, 0);
+    bench_step(&bench, enter);
+    assert_int_equal(bench_sent(&bench)->barrier_enter.number, 1);
+    bench_reconnect(&bench);
+    assert_int_equal(bench_sent(&bench)->hello.passed, 0);
+    bench_welcome(&bench);
+    bench_barrier_result(&bench, 1);
+    bench_reconnect(&bench);
+    assert_int_equal(bench_sent(&bench)->hello.passed, 1);
+    assert_string_equal(bench_sent(&bench)->hello.passed_name, "b");
+    bench_welcome(&bench);
+    bench_step(&bench, enter);
+    assert_int_equal(bench_sent(&bench)->barrier_enter.number, 2);
+    bench_barrier_result(&bench, 2);
+    bench_tell(&bench, WIRE_MODE_FORMED, 6, 10);
+    bench_entered(&bench, 6, 10, 0);
+    bench_reconnect(&bench);
+    assert_int_equal(bench_sent(&bench)->hello.passed, 0);
+    bench_welcome(&bench);
+    bench_step(&bench, enter);
+    assert_int_equal(bench_sent(&bench)->barrier_enter.seq, 3);
+    assert_int_equal(bench_sent(&bench)->barrier_enter.number, 1);
+    bench_release(&bench);
+}
+
+/* It waited in the generation before when it entered this one: said again, the word is of that. */
+static void barrier_said_again_keeps_its_generation(void **state)
+{
+    struct bench bench;
+    struct session_event enter = {.type = SESSION_BARRIER, .barrier = {.name = "b", .place = "p"}};
+    bool again = false;
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_tell(&bench, WIRE_MODE_FORMED, 5, 9);
+    bench_entered(&bench, 5, 9, 0);
+    bench_step(&bench, enter);
+    bench_tell(&bench, WIRE_MODE_PLAN, 6, 10);
+    bench_entered(&bench, 6, 10, 1);
+    bench_reconnect(&bench);
+    bench_welcome(&bench);
+    for (uint32_t i = 0; i < bench.actions.count; i++) {
+        const struct frame_header *header = &bench.actions.list[i].message.header;
+
+        again |= header->type == FRAME_BARRIER_ENTER && header->generation == 5;
+    }
+    assert_true(again);
+    bench_release(&bench);
+}
+
 static void goodbye_is_the_last_word(void **state)
 {
     struct session_event goodbye = {.type = SESSION_GOODBYE, .goodbye = {.exit_code = 0}};
@@ -698,6 +760,8 @@ int main(void)
         cmocka_unit_test(word_about_an_ended_generation_is_void),
         cmocka_unit_test(own_report_freezes),
         cmocka_unit_test(barriers_keep_their_number),
+        cmocka_unit_test(hello_tells_the_barrier_that_was_passed),
+        cmocka_unit_test(barrier_said_again_keeps_its_generation),
         cmocka_unit_test(goodbye_is_the_last_word),
         cmocka_unit_test(coordinator_that_breaks_the_protocol),
         cmocka_unit_test(beat_interval_is_bounded),

@@ -188,7 +188,8 @@ core_conn bench_hello(struct bench *b, struct bench_hello hello)
         .program = "test", .pid = number, .min = hello.min, .max = hello.max,
         .rank_hint = hello.of > 0 ? hello.participant + 1 : hello.hint, .group_size = hello.of,
         .roster = hello.roster, .roster_count = hello.roster_count,
-        .plan = hello.plan, .applied = hello.applied};
+        .plan = hello.plan, .applied = hello.applied, .passed = hello.passed,
+        .passed_name = hello.passed_name != NULL ? hello.passed_name : ""};
     message.hello.member_id.byte[0] = (uint8_t)number;
     message.hello.secret.byte[0] = (uint8_t)(hello.secret != 0 ? hello.secret : number);
     b->members[conn] = (struct bench_member){
@@ -240,6 +241,7 @@ void bench_ready(struct bench *b, core_conn conn, uint64_t generation, uint64_t 
 void bench_barrier(struct bench *b, core_conn conn, const char *name, uint64_t seq)
 {
     bench_say(b, conn, (struct core_message){.type = CORE_BARRIER_ENTER,
+                                             .generation = b->members[conn].generation,
                                              .barrier_enter = {name, "main.c:12", seq}});
 }
 

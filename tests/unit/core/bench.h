@@ -51,6 +51,8 @@ struct bench_hello {
     uint32_t participant, of;      /* participant `participant` of `of`; of = 0: a worker */
     const struct core_roster_member *roster;
     uint32_t roster_count;
+    uint64_t passed;               /* number of the newest barrier it passed */
+    const char *passed_name;
 };
 
 struct bench {

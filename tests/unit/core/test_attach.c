@@ -321,6 +321,47 @@ static void a_plan_that_the_store_lost_is_over(void **state)
     bench_free(b);
 }
 
+/* Found with 20 puppets: the connection of one had broken when the plan was told. */
+static void one_that_missed_a_plan_is_told_again(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 3);
+    core_conn spare = bench_join(b, "n3", 2, 3);
+    bench_ready(b, spare, 1, 1);
+    core_conn holds = attach(b, 1, 1, 2), missed = attach(b, 2, 1, 0);
+    assert_null(bench_told(b, holds, CORE_GENERATION));
+    assert_int_equal(bench_told(b, missed, CORE_GENERATION)->mode, CORE_PLAN);
+    assert_int_equal(bench_told(b, missed, CORE_GENERATION)->generation, 2);
+    bench_entered(b, holds, 2, 2);
+    bench_entered(b, missed, 2, 2);
+    bench_entered(b, spare, 2, 2);
+    assert_int_equal(bench_job(b).generation, 2);
+    bench_free(b);
+}
+
+/* A coordinator that was restarted has no key for it: the group is formed anew. */
+static void a_plan_missed_over_a_restart_is_over(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 3);
+    core_conn spare = bench_join(b, "n3", 2, 3);
+    bench_ready(b, spare, 1, 1);
+    bench_restart(b);
+    core_conn holds = attach(b, 1, 1, 2), missed = attach(b, 2, 1, 0);
+    assert_non_null(bench_told(b, holds, CORE_OVER));
+    assert_non_null(strstr(bench_told(b, missed, CORE_OVER)->text, "was never told"));
+    spare = bench_hello(
+        b, (struct bench_hello){.node = "n3", .number = (uint32_t)spare, .generation = 2});
+    bench_report(b, holds, 1, 1);
+    bench_report(b, missed, 1, 1);
+    bench_say(b, spare, (struct core_message){.type = CORE_REPORT, .step = 1});
+    bench_wait_ms(b, b->times.quiet_ms + 200);
+    assert_true(bench_told(b, missed, CORE_GENERATION)->generation > 2);
+    bench_free(b);
+}
+
 /* Found with 20 puppets: the spare said again that it was ready beside the plan that the others had
  * entered, but one of them had not said so yet; then it was told of it again, heard nothing new,
  * and never became a member. */
@@ -434,6 +475,8 @@ int main(void)
         cmocka_unit_test(a_plan_that_the_store_lost_is_over),
         cmocka_unit_test(a_spare_stays_ready_over_a_restart),
         cmocka_unit_test(a_spare_of_a_restored_plan_may_report),
+        cmocka_unit_test(one_that_missed_a_plan_is_told_again),
+        cmocka_unit_test(a_plan_missed_over_a_restart_is_over),
         cmocka_unit_test(a_newcomer_after_a_restart_gets_a_new_key),
         cmocka_unit_test(a_number_that_a_member_heard_of_is_not_given_again),
     };

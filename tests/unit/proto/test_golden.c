@@ -54,8 +54,10 @@ static const struct golden {
                 .roster_count = 1,
                 .program = "p 1",
                 .plan = 4,
-                .applied = 120}},
-     "4d 53 54 52 01 01 01 00 a9 00 00 00 " ROUTE                   /* header */
+                .applied = 120,
+                .passed = 3,
+                .passed_name = "b"}},
+     "4d 53 54 52 01 01 01 00 b0 00 00 00 " ROUTE                   /* header */
      "08 01 "                                                       /* version_min */
      "10 02 "                                                       /* version_max */
      "1a 01 6a "                                                    /* job */
@@ -79,7 +81,9 @@ static const struct golden {
      "31 40 78 4a 01 05 50 01 58 28 "
      "a2 01 03 70 20 31 " /* program */
      "a8 01 04 "          /* plan */
-     "b0 01 78 "},        /* applied */
+     "b0 01 78 "          /* applied */
+     "b8 01 03 "          /* passed */
+     "c2 01 01 62 "},     /* passed_name */
     {{.header = HEADER(BEAT),
       .beat = {.seq = 150,
                .phase = WIRE_PHASE_COMPUTE,
@@ -161,11 +165,12 @@ static const struct golden {
      "08 80 80 80 80 80 80 80 80 80 01 " /* params_hash */
      "11 00 00 00 00 00 00 e0 3f "},     /* test_accuracy */
     {{.header = HEADER(BARRIER_ENTER),
-      .barrier_enter = {.name = "epoch-end", .seq = 1, .place = "script.sh:12"}},
-     "4d 53 54 52 01 0a 00 00 1b 00 00 00 " ROUTE   /* header */
+      .barrier_enter = {.name = "epoch-end", .seq = 1, .place = "script.sh:12", .number = 1}},
+     "4d 53 54 52 01 0a 00 00 1d 00 00 00 " ROUTE   /* header */
      "0a 09 65 70 6f 63 68 2d 65 6e 64 "            /* name */
      "10 01 "                                       /* seq */
-     "1a 0c 73 63 72 69 70 74 2e 73 68 3a 31 32 "}, /* place */
+     "1a 0c 73 63 72 69 70 74 2e 73 68 3a 31 32 "   /* place */
+     "20 01 "},                                     /* number */
     {{.header = HEADER(WELCOME),
       .welcome = {.version = 1,
                   .job_uid = ID(0x30),
