@@ -272,6 +272,9 @@ void sim_device_save(struct sim *sim, uint32_t worker, uint64_t version, bool la
 static void saved(struct sim *sim, uint32_t worker, uint32_t i)
 {
     struct sim_worker *w = &sim->workers[worker];
+    if (!w->saves[i].valid) {
+        return; /* it was flushed meanwhile */
+    }
     publish(sim, &w->saves[i]);
     sim_trace(sim, "worker %-3u   saved version %" PRIu64, worker, w->saves[i].version);
     w->saves[i].valid = false;
