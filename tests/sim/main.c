@@ -28,7 +28,7 @@
     X("bug", 1, 'b', "NAME      plant a mistake in the simulator's glue (list: its names)")        \
     X("trace", 0, 't', "        print what happens")                                               \
     X("table", 0, 'T', "        print the whole table phase x role x fault")                       \
-    X("complete", 0, 'c', "     an empty cell of the table is a failure, after twice --hours")\
+    X("complete", 0, 'c', "     more than 1 % empty cells are a failure, after twice --hours")  \
     X("least", 1, 'l', "N       a kind of fault that struck less often is a failure")              \
     X("twice", 0, '2', "        run every seed twice (else 2 % of them)")                          \
     X("json", 0, 'j', "         print the figures as one JSON object")                             \
@@ -308,16 +308,17 @@ static void run_seed(const struct sim_options *options, uint64_t seed, struct si
     }
 }
 
-/* Is too little struck yet of what was asked for? */
+/* Is too little struck yet of what was asked for? The last cells are left to chance: a leaver that
+ * copies is so rare that three of its cells were empty after 1640 hours. */
 static bool wanting(const struct sim_options *options, const struct sim_table *table)
 {
     uint32_t cells, empty;
     sim_table_count(table, &cells, &empty);
-    return (options->complete && empty > 0) || sim_table_seldom(table, options->least) > 0;
+    return (options->complete && empty * 100 > cells) ||
+           sim_table_seldom(table, options->least) > 0;
 }
 
-/* The hours are over, and twice as many if some cell is a rare one that none has struck yet: how
- * soon the last of so many is struck is chance. */
+/* The hours are over, and twice as many if too little is struck: how soon it is, is chance. */
 static bool over(const struct sim_options *options, const struct sim_totals *totals,
                  const struct sim_table *table)
 {
