@@ -36,6 +36,8 @@ static uint32_t slot_of(struct core *core, struct job *job, enum core_kind kind,
     return free_slot;
 }
 
+static const char generation_ended[] = "the generation ended: enter again";
+
 static uint32_t *waiting_of(struct job *job, enum core_kind kind)
 {
     return kind == CORE_PARTICIPANT ? &job->waiting_participants : &job->waiting_workers;
@@ -308,7 +310,7 @@ bool barrier_entered(struct core *core, struct member *m, uint64_t generation)
         return false;
     result(core, m, CORE_BARRIER_GENERATION,
            core_say(core, "%s", barrier_at(core, &core->jobs[m->job], m->barrier)->name),
-           "the generation ended: enter again");
+           generation_ended);
     barrier_leave(core, m);
     return true;
 }
@@ -384,6 +386,14 @@ void barrier_take_passed(struct core *core, struct job *job, const struct core_m
 
 /* ---- entering -------------------------------------------------------------------------------- */
 
+/* It need not wait. */
+static void answer(struct core *core, struct member *m, const struct core_barrier_enter *enter,
+                   enum core_barrier_end end, const char *text)
+{
+    m->barrier_seq = enter->seq;
+    result(core, m, end, core_say(core, "%s", enter->name), text);
+}
+
 void on_barrier_enter(struct core *core, struct member *m, const struct core_message *message)
 {
     struct job *job = &core->jobs[m->job];
@@ -393,21 +403,17 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
 
     if (m->kind == CORE_WORKER &&
         ((!m->in_generation && !planned) || job->state != CORE_JOB_RUNNING)) {
-        m->barrier_seq = enter->seq;
-        result(core, m, CORE_BARRIER_GENERATION, core_say(core, "%s", enter->name),
+        answer(core, m, enter, CORE_BARRIER_GENERATION,
                "no generation runs: enter again in the next one");
         return;
     }
     if (m->kind == CORE_WORKER && message->generation < m->entered) {
         /* Said again by one that waited there while it entered the plan. */
-        m->barrier_seq = enter->seq;
-        result(core, m, CORE_BARRIER_GENERATION, core_say(core, "%s", enter->name),
-               "the generation ended: enter again");
+        answer(core, m, enter, CORE_BARRIER_GENERATION, generation_ended);
         return;
     }
     if (enter->seq <= m->released_seq) {
-        m->barrier_seq = enter->seq;
-        result(core, m, CORE_BARRIER_RELEASED, core_say(core, "%s", enter->name), "");
+        answer(core, m, enter, CORE_BARRIER_RELEASED, "");
         return;
     }
     if (m->barrier != NOBODY && m->barrier_seq == enter->seq)
@@ -415,8 +421,8 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
     barrier_leave(core, m);
     if (m->kind == CORE_WORKER &&
         was_released(job, message->generation, enter->number, enter->name)) {
-        m->barrier_seq = m->released_seq = enter->seq;
-        result(core, m, CORE_BARRIER_RELEASED, core_say(core, "%s", enter->name), "");
+        m->released_seq = enter->seq;
+        answer(core, m, enter, CORE_BARRIER_RELEASED, "");
         return;
     }
     slot = slot_of(core, job, m->kind, enter->name);
@@ -441,5 +447,5 @@ void barrier_generation_ended(struct core *core, struct job *job)
 {
     if (job->waiting_workers > 0)
         end_wait(core, job, CORE_WORKER, NOBODY, CORE_BARRIER_GENERATION,
-                 "the generation ended: enter again");
+                 generation_ended);
 }
