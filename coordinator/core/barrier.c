@@ -445,7 +445,5 @@ void on_barrier_enter(struct core *core, struct member *m, const struct core_mes
 
 void barrier_generation_ended(struct core *core, struct job *job)
 {
-    if (job->waiting_workers > 0)
-        end_wait(core, job, CORE_WORKER, NOBODY, CORE_BARRIER_GENERATION,
-                 generation_ended);
+    barrier_end_waits(core, job, CORE_BARRIER_GENERATION, generation_ended);
 }
