@@ -16,12 +16,18 @@ static bool copy_mask(struct wire_arena *arena, const uint8_t **mask, uint32_t b
 
 static bool copy_text(struct wire_arena *arena, const char **text)
 {
-    size_t bytes = *text ? strlen(*text) + 1 : 1;
-    char *copy = wire_arena_take(arena, bytes);
+    size_t bytes;
+    char *copy;
 
+    if (!*text || **text == '\0') {
+        *text = ""; /* most are empty: they cost nothing */
+        return true;
+    }
+    bytes = strlen(*text) + 1;
+    copy = wire_arena_take(arena, bytes);
     if (!copy)
         return false;
-    memcpy(copy, *text ? *text : "", bytes);
+    memcpy(copy, *text, bytes);
     *text = copy;
     return true;
 }

@@ -334,9 +334,12 @@ static bool send_on_to_plan(struct core *core, struct job *job)
 void barrier_judge_workers(struct core *core, struct job *job)
 {
     uint32_t all;
-    bool both = between(core, job, &all);
+    bool both;
 
-    if (job->waiting_workers == 0 || (both && job->waiting_workers < all))
+    if (job->waiting_workers == 0)
+        return;
+    both = between(core, job, &all);
+    if (both && job->waiting_workers < all)
         return;
     if (!both || !send_on_to_plan(core, job))
         barrier_decide(core, job, CORE_WORKER);

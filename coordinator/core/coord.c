@@ -380,7 +380,7 @@ struct core_id core_random_id(struct core *core)
 
 void core_copy_text(char *to, size_t bytes, const char *from)
 {
-    size_t length = strnlen(from != NULL ? from : "", bytes - 1);
+    size_t length = from == NULL || from[0] == '\0' ? 0 : strnlen(from, bytes - 1);
 
     if (length > 0)
         memcpy(to, from, length);

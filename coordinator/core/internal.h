@@ -92,6 +92,7 @@ struct ledger {
     bool open;
     bool lasted;                  /* open, and long, when the beat was sent */
     uint64_t count, batch;
+    uint64_t digest;              /* of op, dtype, name and count */
     char op[CORE_OP_BYTES], dtype[CORE_DTYPE_BYTES], name[CORE_NAME_BYTES];
     char place[CORE_PLACE_BYTES];
     char where[CORE_WHERE_BYTES]; /* its thread, in the kernel */
@@ -216,6 +217,7 @@ struct core {
     struct core_roster_member *roster; /* of the generation told; CORE_WORLD_MAX x 2 */
     uint32_t roster_used;
     struct core_id *lost;         /* ids of those lost; CORE_WORLD_MAX */
+    uint32_t *speeds;             /* of a generation's members; CORE_WORLD_MAX */
     char (*texts)[CORE_SENTENCE_BYTES];
     uint32_t texts_used;
     uint8_t *record;              /* RECORD_BYTES */
@@ -255,10 +257,22 @@ void member_free(struct core *core, struct member *m);
 struct member *member_by_id(struct core *core, const struct core_id *id);
 struct member *member_by_conn(struct core *core, core_conn conn);
 void member_set_conn(struct core *core, struct member *m, core_conn conn);
-uint32_t member_index(const struct core *core, const struct member *m);
+
+static inline uint32_t member_index(const struct core *core, const struct member *m)
+{
+    return (uint32_t)(m - core->members);
+}
+
 /* for (m = member_first(core, job); m; m = member_next(core, m)) */
-struct member *member_first(const struct core *core, const struct job *job);
-struct member *member_next(const struct core *core, const struct member *m);
+static inline struct member *member_first(const struct core *core, const struct job *job)
+{
+    return job->first == NOBODY ? NULL : &core->members[job->first];
+}
+
+static inline struct member *member_next(const struct core *core, const struct member *m)
+{
+    return m->next == NOBODY ? NULL : &core->members[m->next];
+}
 
 /* ---- hello.c --------------------------------------------------------------------------------- */
 void on_hello(struct core *core, core_conn conn, const struct core_message *message);

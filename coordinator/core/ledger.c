@@ -34,6 +34,22 @@ struct finding {
 
 /* ---- what beats tell ------------------------------------------------------------------------ */
 
+/* FNV-1a, the end of a text included. */
+static uint64_t digest_text(uint64_t h, const char *text)
+{
+    do
+        h = (h ^ (uint8_t)*text) * 1099511628211u;
+    while (*text++ != '\0');
+    return h;
+}
+
+static uint64_t digest(const struct ledger *l)
+{
+    uint64_t h = digest_text(14695981039346656037u ^ l->count, l->op);
+
+    return digest_text(digest_text(h, l->dtype), l->name);
+}
+
 void ledger_beat(struct core *core, struct member *m, const struct core_message *message)
 {
     const struct core_beat *beat = &message->beat;
@@ -57,6 +73,7 @@ void ledger_beat(struct core *core, struct member *m, const struct core_message 
     core_copy_text(l->op, sizeof l->op, beat->op);
     core_copy_text(l->dtype, sizeof l->dtype, beat->dtype);
     core_copy_text(l->name, sizeof l->name, beat->name);
+    l->digest = digest(l);
     core_copy_text(l->place, sizeof l->place, beat->place);
     core_copy_text(l->where, sizeof l->where, beat->where);
 }
@@ -86,9 +103,10 @@ static bool owing(enum core_phase phase)
 /* Does it wait in a collective that it entered after whatever else it does? */
 bool ledger_waits(const struct core *core, const struct job *job, const struct member *m)
 {
-    const struct ledger *l = ledger_of(core, job, m);
+    const struct ledger *l = &core->ledgers[member_index(core, m)];
 
-    return known(job, m) && l->lasted && !m->finished && m->barrier == NOBODY &&
+    return m->has_ledger && l->lasted && l->generation == job->number && known(job, m) &&
+           !m->finished && m->barrier == NOBODY &&
            (!owing(m->phase) || m->phase_us <= l->since_us);
 }
 
@@ -115,6 +133,58 @@ static enum stand stand_of(const struct core *core, const struct job *job, const
     return ledger_waits_at_barrier(core, job, m) ? STANDS_AT_BARRIER : STANDS_ELSEWHERE;
 }
 
+/* ---- one look at all ------------------------------------------------------------------------ */
+
+/* A number that members stand at, and whether they say different things of it. */
+struct number {
+    uint64_t at, digest;
+    bool differ;
+};
+
+struct look {
+    struct number numbers[NUMBERS]; /* the smallest ones, in order */
+    uint32_t count;
+    struct member *waiting; /* in a collective: the lowest rank at the newest one; NULL = nobody */
+    uint64_t waiting_at;
+    bool finished;          /* somebody has */
+};
+
+static void note_number(struct look *look, const struct ledger *l)
+{
+    struct number *numbers = look->numbers;
+    uint32_t i = 0;
+
+    while (i < look->count && numbers[i].at < l->at)
+        i++;
+    if (i < look->count && numbers[i].at == l->at) {
+        numbers[i].differ |= numbers[i].digest != l->digest;
+        return;
+    }
+    if (i == NUMBERS)
+        return;
+    look->count += look->count < NUMBERS;
+    memmove(&numbers[i + 1], &numbers[i], (look->count - 1 - i) * sizeof *numbers);
+    numbers[i] = (struct number){.at = l->at, .digest = l->digest};
+}
+
+static void look_at_all(const struct core *core, const struct job *job, struct look *look)
+{
+    *look = (struct look){.count = 0};
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        const struct ledger *l = ledger_of(core, job, m);
+
+        look->finished |= m->finished;
+        if (l->at == 0 || !known(job, m))
+            continue;
+        note_number(look, l);
+        if (l->at >= look->waiting_at && ledger_waits(core, job, m) &&
+            (look->waiting == NULL || l->at > look->waiting_at || m->rank < look->waiting->rank)) {
+            look->waiting = m;
+            look->waiting_at = l->at;
+        }
+    }
+}
+
 /* ---- the same number, different things ------------------------------------------------------ */
 
 static bool says(const struct core *core, const struct job *job, const struct member *m,
@@ -138,20 +208,6 @@ static enum core_verdict_kind differ(const struct core *core, const struct job *
                                      const struct member *a, const struct member *b)
 {
     return difference(ledger_of(core, job, a), ledger_of(core, job, b));
-}
-
-/* The smallest number above this one that somebody stands at; 0 = none. */
-static uint64_t next_at(const struct core *core, const struct job *job, uint64_t above)
-{
-    uint64_t at = 0;
-
-    for (const struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        uint64_t its = known(job, m) ? ledger_of(core, job, m)->at : 0;
-
-        if (its > above && (at == 0 || its < at))
-            at = its;
-    }
-    return at;
 }
 
 /* Whom more than half agree with (Boyer and Moore's vote), else the lowest rank. */
@@ -203,39 +259,16 @@ static bool differs_at(const struct core *core, const struct job *job, uint64_t 
     return f->odd != NULL;
 }
 
-static bool find_difference(const struct core *core, const struct job *job, struct finding *f)
+static bool find_difference(const struct core *core, const struct job *job,
+                            const struct look *look, struct finding *f)
 {
-    uint64_t at = 0;
-
-    for (uint32_t i = 0; i < NUMBERS; i++) {
-        at = next_at(core, job, at);
-        if (at == 0)
-            return false;
-        if (differs_at(core, job, at, f))
+    for (uint32_t i = 0; i < look->count; i++)
+        if (look->numbers[i].differ && differs_at(core, job, look->numbers[i].at, f))
             return true;
-    }
     return false;
 }
 
 /* ---- waits that can never be met ------------------------------------------------------------ */
-
-/* Of those who wait in a collective, the lowest rank at the newest one. */
-static struct member *find_waiting(const struct core *core, const struct job *job, uint64_t *at)
-{
-    struct member *found = NULL;
-
-    *at = 0;
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        uint64_t its = ledger_of(core, job, m)->at;
-
-        if (!ledger_waits(core, job, m) || its < *at ||
-            (found != NULL && its == *at && m->rank > found->rank))
-            continue;
-        found = m;
-        *at = its;
-    }
-    return found;
-}
 
 /* It stands where it will not enter what `waiting` waits in. */
 static bool never_comes(const struct core *core, const struct job *job, const struct member *m,
@@ -275,15 +308,13 @@ static void choose_minority(const struct core *core, const struct job *job,
         m->minority = odd_goes ? never_comes(core, job, m, f->other) : ledger_waits(core, job, m);
 }
 
-static bool find_deadlock(const struct core *core, const struct job *job, struct finding *f)
+static bool find_deadlock(const struct core *core, const struct job *job,
+                          struct member *waiting, struct finding *f)
 {
-    struct member *waiting, *finished = NULL;
+    struct member *finished = NULL;
     uint32_t ignored = 0;
 
-    *f = (struct finding){.whole = true};
-    waiting = find_waiting(core, job, &f->at);
-    if (waiting == NULL)
-        return false;
+    *f = (struct finding){.whole = true, .at = ledger_of(core, job, waiting)->at};
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
         if (never_comes(core, job, m, waiting)) {
             take_lowest(&f->odd, &f->odd_more, m);
@@ -475,28 +506,28 @@ static void forget_if_passed(const struct core *core, struct job *job)
 }
 
 /* Who is awaited for longer than a step usually takes is named in the log, once for each wait. */
-static void note_awaited(struct core *core, struct job *job)
+static void note_awaited(struct core *core, struct job *job, const struct member *waiting)
 {
-    uint64_t patience_us = 2000 * (uint64_t)core->times.beat_ms + 2 * job->step_us, at;
-    const struct member *waiting = find_waiting(core, job, &at);
+    uint64_t patience_us = 2000 * (uint64_t)core->times.beat_ms + 2 * job->step_us;
+    const struct ledger *l = ledger_of(core, job, waiting);
     char text[CORE_SENTENCE_BYTES];
 
-    if (waiting == NULL || at == job->noted_at || now_and_then(core, job->noted_us) ||
-        core->now_us < ledger_of(core, job, waiting)->since_us + patience_us)
+    if (l->at == job->noted_at || now_and_then(core, job->noted_us) ||
+        core->now_us < l->since_us + patience_us)
         return;
     ledger_awaited(core, job, text, sizeof text);
-    job->noted_at = at;
+    job->noted_at = l->at;
     job->noted_us = core->now_us;
     if (text[0] != '\0')
         core_log(core, CORE_INFO, job, core_say(core, "%s", text));
 }
 
 /* Once for a number; and a program whose transport does not mind does not fill the log. */
-static bool judge_difference(struct core *core, struct job *job)
+static bool judge_difference(struct core *core, struct job *job, const struct look *look)
 {
     struct finding f;
 
-    if (!find_difference(core, job, &f) || f.at == job->differed_at ||
+    if (!find_difference(core, job, look, &f) || f.at == job->differed_at ||
         now_and_then(core, job->differed_us))
         return false;
     job->differed_at = f.at;
@@ -529,20 +560,28 @@ static void judge_deadlock(struct core *core, struct job *job, const struct find
 
 void ledger_tick(struct core *core, struct job *job)
 {
+    struct look look;
     struct finding f;
 
     if (job->state != CORE_JOB_RUNNING || !job->all_entered)
         return;
     forget_if_passed(core, job);
-    if (judge_difference(core, job))
+    look_at_all(core, job, &look);
+    if (judge_difference(core, job, &look))
         return;
-    barrier_judge_workers(core, job);
-    if (job->state != CORE_JOB_RUNNING)
-        return;
-    if (find_deadlock(core, job, &f)) {
+    if (job->waiting_workers != 0) {
+        barrier_judge_workers(core, job);
+        if (job->state != CORE_JOB_RUNNING)
+            return;
+        look_at_all(core, job, &look);
+    }
+    /* Who computes comes: only barriers and ends keep somebody away. */
+    if (look.waiting != NULL && (look.finished || job->waiting_workers != 0) &&
+        find_deadlock(core, job, look.waiting, &f)) {
         judge_deadlock(core, job, &f);
         return;
     }
     job->contradiction_us = 0;
-    note_awaited(core, job);
+    if (look.waiting != NULL)
+        note_awaited(core, job, look.waiting);
 }

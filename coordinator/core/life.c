@@ -308,18 +308,29 @@ static uint64_t limit_us(const struct core *core, const struct job *job, enum co
     return usual > least ? usual : least;
 }
 
+/* What a tick wants to know of a job only when somebody may be silent or stalled. */
+struct survey {
+    bool taken;
+    bool others_wait;  /* somebody waits for sums */
+    uint32_t patience; /* more beats that everybody gets this time */
+};
+
+static void survey_take(const struct core *core, const struct job *job, struct survey *survey);
+
 /* Does it owe what others wait for, for longer than its phase allows? Who waits itself, whatever it
  * calls its phase, or has finished, owes nothing. */
 static bool stalled(const struct core *core, const struct job *job, const struct member *m,
-                    bool others_wait)
+                    struct survey *survey)
 {
     bool owes = m->phase == CORE_PHASE_COMPUTE || m->phase == CORE_PHASE_STARTUP ||
                 m->phase == CORE_PHASE_EVALUATE || m->phase == CORE_PHASE_CHECKPOINT;
 
-    owes = owes && !m->finished && !ledger_waits(core, job, m) &&
-           !ledger_waits_at_barrier(core, job, m);
-    return others_wait && owes && m->in_generation && m->state == MEMBER_RUNNING &&
-           core->now_us > m->phase_us + limit_us(core, job, m->phase);
+    if (!owes || m->finished || !m->in_generation || m->state != MEMBER_RUNNING ||
+        core->now_us <= m->phase_us + limit_us(core, job, m->phase) ||
+        ledger_waits(core, job, m) || ledger_waits_at_barrier(core, job, m))
+        return false;
+    survey_take(core, job, survey);
+    return survey->others_wait;
 }
 
 static void suspect(struct core *core, struct job *job, struct member *m, uint64_t silent_us)
@@ -352,9 +363,20 @@ static bool missed(const struct job *job, const struct member *m)
            (m->accused_us != 0 || job->state == CORE_JOB_REGROUPING);
 }
 
-/* One member at a tick. `patience`: more beats that everybody gets this time. */
-static void judge_member(struct core *core, struct job *job, struct member *m, bool others_wait,
-                         uint32_t patience)
+static bool silent(const struct core *core, const struct job *job, const struct member *m,
+                   struct survey *survey)
+{
+    uint64_t silent_us = core->now_us - m->seen_us;
+
+    if (silent_us <= lease_us(core, m, 0))
+        return false;
+    survey_take(core, job, survey);
+    return silent_us > lease_us(core, m, survey->patience);
+}
+
+/* One member at a tick. */
+static void judge_member(struct core *core, struct job *job, struct member *m,
+                         struct survey *survey)
 {
     uint64_t beat_us = (uint64_t)core->times.beat_ms * 1000;
     uint64_t silent_us = core->now_us - m->seen_us;
@@ -366,7 +388,7 @@ static void judge_member(struct core *core, struct job *job, struct member *m, b
         if (m->state != MEMBER_RUNNING)
             return;
     }
-    if (silent_us > lease_us(core, m, patience)) {
+    if (silent(core, job, m, survey)) {
         evict_silent(core, m, silent_us);
     } else if (m->accused_us != 0 && core->now_us > m->accused_us + 2 * beat_us) {
         m->accused_us = 0;
@@ -378,7 +400,7 @@ static void judge_member(struct core *core, struct job *job, struct member *m, b
         member_evict(core, m, "it did not report after the generation had ended", 0);
     } else if (m->leave_us != 0 && core->now_us > m->leave_us) {
         member_evict(core, m, "it was to leave and its time is over", 0);
-    } else if (stalled(core, job, m, others_wait)) {
+    } else if (stalled(core, job, m, survey)) {
         member_evict(core, m,
                      core_say(core, "stalled: in %s of step %llu for %llu ms, and others wait",
                               phase_word(m->phase), (unsigned long long)m->step,
@@ -421,28 +443,37 @@ static uint32_t mass_patience(const struct core *core, const struct job *job)
     return nodes >= 6 && silent * 3 > nodes ? core->times.lost_beats : 0;
 }
 
-static void tick_job(struct core *core, struct job *job)
+static void survey_take(const struct core *core, const struct job *job, struct survey *survey)
 {
     uint64_t limit_us = (uint64_t)core->times.beat_ms * 1000 * core->times.lost_beats;
-    bool others_wait = false, due = false;
-    uint32_t patience = 0, late = 0;
+    uint32_t late = 0;
+    bool due = false;
 
+    if (survey->taken)
+        return;
+    survey->taken = true;
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        bool silent = m->kind == CORE_WORKER && core->now_us - m->seen_us > limit_us;
+        bool is_late = m->kind == CORE_WORKER && core->now_us - m->seen_us > limit_us;
 
-        others_wait |= m->in_generation &&
-                       (m->phase == CORE_PHASE_EXCHANGE || ledger_waits(core, job, m));
-        late += silent && m->in_generation;
-        due |= silent && m->state != MEMBER_LOST && !m->released;
+        survey->others_wait |= m->in_generation && (m->phase == CORE_PHASE_EXCHANGE ||
+                                                    ledger_waits(core, job, m));
+        late += is_late && m->in_generation;
+        due |= is_late && m->state != MEMBER_LOST && !m->released;
     }
     if (late > 1 && due) /* else there is nobody to be patient with */
-        patience = mass_patience(core, job);
+        survey->patience = mass_patience(core, job);
+}
+
+static void tick_job(struct core *core, struct job *job)
+{
+    struct survey survey = {.taken = false};
+
     for (struct member *m = member_first(core, job), *next; m != NULL; m = next) {
         next = member_next(core, m);
         if (m->kind == CORE_PARTICIPANT)
             judge_participant(core, job, m);
         else
-            judge_member(core, job, m, others_wait, patience);
+            judge_member(core, job, m, &survey);
         if (core->actions->count + 16 > CORE_ACTIONS_MAX)
             return; /* the rest at the next tick */
     }

@@ -160,21 +160,6 @@ void member_set_conn(struct core *core, struct member *m, core_conn conn)
 
 /* ---- the list of a job ---------------------------------------------------------------------- */
 
-uint32_t member_index(const struct core *core, const struct member *m)
-{
-    return (uint32_t)(m - core->members);
-}
-
-struct member *member_first(const struct core *core, const struct job *job)
-{
-    return job->first == NOBODY ? NULL : &core->members[job->first];
-}
-
-struct member *member_next(const struct core *core, const struct member *m)
-{
-    return m->next == NOBODY ? NULL : &core->members[m->next];
-}
-
 struct member *member_new(struct core *core, struct job *job, const struct core_id *id)
 {
     uint32_t index = core->free_member;

@@ -276,7 +276,7 @@ static void plan_shares(struct core *core, struct job *job)
 static void try_plan(struct core *core, struct job *job)
 {
     uint32_t stay = 0, leave = 0, joiners = 0;
-    bool pause;
+    bool pause, any_ready = false;
 
     if (job->plan_number != 0 || job->pending != PENDING_NONE || !job->all_entered)
         return;
@@ -286,8 +286,10 @@ static void try_plan(struct core *core, struct job *job)
             return;
         stay += m->in_generation && !m->leaving;
         leave += m->in_generation && m->leaving;
+        any_ready |= m->ready;
     }
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+    for (struct member *m = any_ready ? member_first(core, job) : NULL; m != NULL;
+         m = member_next(core, m))
         if (m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 && m->ready &&
             !m->leaving && stay + joiners < job->max &&
             (stay < job->min || !cooling_holds(core, job, m))) {

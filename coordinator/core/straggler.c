@@ -13,32 +13,42 @@
 
 /* ---- the measure ---------------------------------------------------------------------------- */
 
-/* Members of the generation that told how long they need, and not longer than `most_us`. */
-static uint32_t measured(const struct core *core, const struct job *job, uint32_t most_us)
+/* The value that would be at `at` if they were sorted (Hoare's FIND, 1961). */
+static uint32_t select_at(uint32_t *values, uint32_t count, uint32_t at)
 {
-    uint32_t count = 0;
+    uint32_t low = 0, high = count - 1;
 
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
-        count += m->in_generation && m->shard_us != 0 && m->shard_us <= most_us;
-    return count;
+    while (low < high) {
+        uint32_t pivot = values[low + (high - low) / 2], i = low, j = high;
+
+        for (;; i++, j--) {
+            while (values[i] < pivot)
+                i++;
+            while (values[j] > pivot)
+                j--;
+            if (i >= j)
+                break;
+            uint32_t value = values[i];
+            values[i] = values[j];
+            values[j] = value;
+        }
+        if (at <= j)
+            high = j;
+        else
+            low = j + 1;
+    }
+    return values[at];
 }
 
 /* The lower median; 0 when there are no two to be compared. */
 static uint32_t median(const struct core *core, const struct job *job)
 {
-    uint32_t count = measured(core, job, UINT32_MAX), low = 1, high = UINT32_MAX;
+    uint32_t count = 0;
 
-    if (count < 2)
-        return 0;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-
-        if (measured(core, job, middle) >= (count + 1) / 2)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->in_generation && m->shard_us != 0 && count < CORE_WORLD_MAX)
+            core->speeds[count++] = m->shard_us;
+    return count < 2 ? 0 : select_at(core->speeds, count, (count - 1) / 2);
 }
 
 /* ---- the verdict ---------------------------------------------------------------------------- */

@@ -72,6 +72,7 @@ static size_t lay_out(struct core *core, const struct core_limits *limits)
     PLACE(conns, conns);
     PLACE(roster, 2 * CORE_WORLD_MAX);
     PLACE(lost, CORE_WORLD_MAX);
+    PLACE(speeds, CORE_WORLD_MAX);
     PLACE(texts, TEXTS);
     PLACE(record, RECORD_BYTES);
     PLACE(why, WHY_BYTES);

@@ -16,7 +16,7 @@ def main():
     rows, ratios, events, faults = Rows("sim"), [], [], []
     for first in range(1, 3 if args.quick else 6):
         out, _, _ = run([os.path.join(args.bin, "muster-sim"), "--workers", "64", "--step-ms", "60000", "--seed",
-                         str(100 * first), "--seeds", "8", "--json"])
+                         str(100 * first + 10), "--seeds", "8", "--json"])
         figures = json.loads(out.splitlines()[-1])
         ratios.append(figures["simulated_s"] / figures["real_s"])
         events.append(figures["events"] / figures["real_s"])

@@ -10,8 +10,8 @@
  * old one.
  *
  * Time never goes back, so this is a radix heap (Ahuja, Mehlhorn, Orlin, Tarjan: Faster algorithms
- * for the shortest path problem, JACM 37(2), 1990): a push touches one place, and an event moves a
- * few times in all. */
+ * for the shortest path problem, JACM 37(2), 1990), with digits of 6 bits: a push touches one
+ * place, and an event moves two or three times in all. */
 #ifndef SIM_HEAP_H
 #define SIM_HEAP_H
 
@@ -19,7 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIM_HEAP_BUCKETS 65u
+#define SIM_HEAP_DIGIT_BITS 6u
+#define SIM_HEAP_DIGITS     (1u << SIM_HEAP_DIGIT_BITS)
+#define SIM_HEAP_LEVELS     11u /* digits of 64 bits */
 
 struct sim_event {
     uint64_t at_us;   /* virtual time */
@@ -37,10 +39,12 @@ struct sim_bucket {
 };
 
 struct sim_heap {
-    struct sim_bucket buckets[SIM_HEAP_BUCKETS]; /* by the highest bit in which at_us and last_us
-                                                    differ, plus one; 0: at last_us */
-    size_t taken;                                /* events of bucket 0 that were popped already */
-    uint64_t last_us;                            /* the earliest time that may still be pushed */
+    struct sim_bucket now;  /* events at last_us */
+    struct sim_bucket later[SIM_HEAP_LEVELS][SIM_HEAP_DIGITS]; /* by the highest digit in which
+                               at_us and last_us differ, and what at_us has there */
+    uint64_t filled[SIM_HEAP_LEVELS]; /* bit d: later[level][d] has events */
+    size_t taken;           /* events of `now` that were popped already */
+    uint64_t last_us;       /* the earliest time that may still be pushed */
 };
 
 void sim_heap_init(struct sim_heap *heap);

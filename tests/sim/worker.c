@@ -92,52 +92,49 @@ void sim_worker_tell_status(struct sim *sim, uint32_t worker)
 }
 
 /* Each bucket of a step is a collective, as in the real worker: entered when all that is owed of it
- * has gone out, left when its result is whole. */
-static struct session_ledger ledger_of(const struct sim *sim, const struct sim_worker *w)
+ * has gone out, left when its result is whole. False when nothing has changed since it was told. */
+static bool ledger_moves(const struct sim *sim, const struct sim_worker *w,
+                         struct session_ledger *ledger)
 {
-    struct session_ledger ledger = {.generation = w->exchange_number,
-                                    .batch = w->exchange_step + 1};
-    if (w->ledger.generation == ledger.generation) {
-        ledger.entered = w->ledger.entered;
-        ledger.left = w->ledger.left;
-    }
+    bool known = w->ledger.generation == w->exchange_number;
+    uint64_t entered = known ? w->ledger.entered : 0, left = known ? w->ledger.left : 0, at = 0;
     for (uint32_t b = 0; b < w->exchange.config.bucket_count; b++) {
         uint64_t seq = w->exchange_step * sim->setup.bucket_count + b + 1;
         if (!exchange_sent(&w->exchange, b)) {
             continue;
         }
-        ledger.entered = seq;
+        entered = seq;
         if (exchange_whole(&w->exchange, b)) {
-            ledger.left = seq;
-        } else if (!ledger.open) {
-            ledger.open = true;
-            ledger.at = seq;
+            left = seq;
+        } else if (at == 0) {
+            at = seq;
         }
     }
-    ledger.at = ledger.open ? ledger.at : ledger.entered;
-    ledger.count = ledger.at % 7;
-    (void)snprintf(ledger.op, sizeof ledger.op, "all_reduce");
-    return ledger;
+    bool open = at != 0;
+    at = open ? at : entered;
+    if (entered == 0 || (known && w->ledger.at == at && w->ledger.open == open &&
+                         w->ledger.entered == entered)) {
+        return false;
+    }
+    *ledger = (struct session_ledger){.generation = w->exchange_number, .entered = entered,
+                                      .left = left, .at = at, .open = open, .count = at % 7,
+                                      .batch = w->exchange_step + 1, .op = "all_reduce"};
+    return true;
 }
 
 void sim_worker_tell_ledger(struct sim *sim, uint32_t worker)
 {
     struct sim_worker *w = &sim->workers[worker];
-    struct session_event event = {.type = SESSION_LEDGER};
-    if (!w->exchanging || w->exchange.config.bucket_count == 0) {
+    struct session_ledger ledger;
+    if (!w->exchanging || w->exchange.config.bucket_count == 0 || !ledger_moves(sim, w, &ledger)) {
         return;
     }
-    event.ledger = ledger_of(sim, w);
-    if (event.ledger.entered == 0 ||
-        (w->ledger.generation == event.ledger.generation && w->ledger.at == event.ledger.at &&
-         w->ledger.open == event.ledger.open && w->ledger.entered == event.ledger.entered)) {
-        return;
-    }
-    event.ledger.since_us = sim_proc_now_us(sim, &sim->members[worker].proc);
+    ledger.since_us = sim_proc_now_us(sim, &sim->members[worker].proc);
     if (sim->options->bug == SIM_BUG_WRONG_MARK && worker == 1) {
-        event.ledger.count++;
+        ledger.count++;
     }
-    w->ledger = event.ledger;
+    w->ledger = ledger;
+    struct session_event event = {.type = SESSION_LEDGER, .ledger = ledger};
     sim_member_tell(sim, worker, &event);
 }
 

@@ -261,31 +261,41 @@ uint32_t plan_nodes(uint32_t shards, const struct plan_mask *mask, const struct 
     return count;
 }
 
-static uint32_t position(const struct plan_node *node)
+/* Who owns all present shards of the block; PLAN_NOBODY when there are none, or several do. */
+static uint16_t block_owner(uint32_t shards, uint32_t first, uint32_t size,
+                            const uint16_t owner[PLAN_SHARDS_MAX], const struct plan_mask *present)
 {
-    return (uint32_t)node->index << node->level;
+    uint16_t sole = PLAN_NOBODY;
+
+    for (uint32_t i = first; i < first + size && i < shards; i++) {
+        if (!plan_mask_has(present, i))
+            continue;
+        if (owner[i] == PLAN_NOBODY || (sole != PLAN_NOBODY && owner[i] != sole))
+            return PLAN_NOBODY;
+        sole = owner[i];
+    }
+    return sole;
 }
 
+/* As plan_nodes, for all owners in one pass: subtrees of different owners share no present shard,
+ * so that none lies inside another. */
 uint32_t plan_all_nodes(uint32_t shards, uint32_t world, const uint16_t owner[PLAN_SHARDS_MAX],
                         const struct plan_mask *present, struct plan_node nodes[PLAN_NODES_MAX])
 {
-    uint32_t count = 0;
+    uint32_t count = 0, top = top_level(shards), at = 0;
 
-    for (uint32_t rank = 0; rank < world; rank++) {
-        struct plan_node mine[PLAN_NODES_MAX];
-        struct plan_mask owned = plan_owned(shards, owner, (uint16_t)rank);
-        uint32_t mine_count = plan_nodes(shards, &owned, present, mine);
+    while (at < shards) {
+        uint32_t level = at == 0 ? top : (uint32_t)__builtin_ctz(at);
+        uint16_t sole;
 
-        for (uint32_t i = 0; i < mine_count; i++) {
-            uint32_t at = count;
-
-            assert(count < PLAN_NODES_MAX);
-            mine[i].owner = (uint16_t)rank;
-            for (; at > 0 && position(&nodes[at - 1]) > position(&mine[i]); at--)
-                nodes[at] = nodes[at - 1];
-            nodes[at] = mine[i];
-            count++;
+        for (level = level > top ? top : level;; level--) {
+            sole = block_owner(shards, at, 1u << level, owner, present);
+            if (sole < world || level == 0)
+                break;
         }
+        if (sole < world)
+            nodes[count++] = (struct plan_node){(uint16_t)(at >> level), (uint8_t)level, sole};
+        at += sole < world ? 1u << level : 1u;
     }
     return count;
 }

@@ -413,6 +413,55 @@ static void nodes_are_the_maximal_subtrees(void **state)
     }
 }
 
+/* All nodes, in order; those of one rank are what plan_nodes says of what it owns. */
+static void check_all_nodes(uint32_t shards, uint32_t world, const uint16_t *owner,
+                            const struct plan_mask *present)
+{
+    struct plan_node all[PLAN_NODES_MAX], its[PLAN_NODES_MAX];
+    uint32_t count = plan_all_nodes(shards, world, owner, present, all), seen = 0;
+
+    for (uint32_t k = 1; k < count; k++)
+        assert_true((uint32_t)all[k - 1].index << all[k - 1].level <
+                    (uint32_t)all[k].index << all[k].level);
+    for (uint32_t rank = 0; rank < world; rank++) {
+        struct plan_mask mask = plan_owned(shards, owner, (uint16_t)rank);
+        uint32_t its_count = plan_nodes(shards, &mask, present, its), at = 0;
+
+        for (uint32_t k = 0; k < count; k++) {
+            if (all[k].owner != rank)
+                continue;
+            assert_true(at < its_count);
+            assert_int_equal(all[k].index, its[at].index);
+            assert_int_equal(all[k].level, its[at].level);
+            at++;
+        }
+        assert_int_equal(at, its_count);
+        seen += at;
+    }
+    assert_int_equal(seen, count);
+}
+
+static void all_nodes_are_those_of_every_rank(void **state)
+{
+    uint64_t seed = 7;
+
+    (void)state;
+    for (uint32_t shards = 1; shards <= SHARDS; shards++)
+        for (uint32_t world = 1; world <= WORLDS; world++) {
+            struct plan_mask all = tree_prefix(shards), some = tree_some(shards, &seed);
+            uint16_t owner[PLAN_SHARDS_MAX];
+
+            plan_balanced(shards, world, owner);
+            check_all_nodes(shards, world, owner, &all);
+            check_all_nodes(shards, world, owner, &some);
+            for (uint32_t i = 0; i < shards; i++) /* now and then nobody's */
+                owner[i] = (uint16_t)(tree_random(&seed) % 8 == 0 ? PLAN_NOBODY
+                                                                  : tree_random(&seed) % world);
+            check_all_nodes(shards, world, owner, &all);
+            check_all_nodes(shards, world, owner, &some);
+        }
+}
+
 /* ---- chunks --------------------------------------------------------------------------------- */
 
 static void chunks_are_aligned_even_and_all(void **state)
@@ -456,6 +505,7 @@ int main(void)
         cmocka_unit_test(a_lost_shard_goes_to_its_sibling_first),
         cmocka_unit_test(if_nobody_owned_anything_it_is_balanced),
         cmocka_unit_test(nodes_are_the_maximal_subtrees),
+        cmocka_unit_test(all_nodes_are_those_of_every_rank),
         cmocka_unit_test(chunks_are_aligned_even_and_all),
     };
 
