@@ -233,6 +233,16 @@ static uint64_t moment_us(struct sim *sim, enum sim_phase phase)
     return sim_rng_chance(&sim->rng, 500) ? 0 : sim_rng_below(&sim->rng, inside_us + 1);
 }
 
+/* Who is in the phase that a wish for a leaver wants, while nobody leaves, is asked to. */
+static bool ask_to_leave(struct sim *sim, const struct sim_wish *wish, uint32_t worker)
+{
+    if (wish->role != SIM_ROLE_LEAVER || (sim->options->mask >> SIM_FAULT_LEAVE & 1) == 0) {
+        return false;
+    }
+    strike_later(sim, (uint64_t)(worker + 1) << 16 | (uint64_t)SIM_FAULT_LEAVE << 8, 0);
+    return true;
+}
+
 void sim_strike_phase(struct sim *sim, uint32_t worker)
 {
     struct sim_strikes *strikes = &sim->strikes;
@@ -242,10 +252,12 @@ void sim_strike_phase(struct sim *sim, uint32_t worker)
     uint32_t phases = sim_worker_phases(sim, worker) & strikes->wished_phases;
     for (uint32_t i = 0; phases != 0 && i < strikes->wish_count; i++) {
         struct sim_wish *wish = &strikes->wishes[i];
-        bool here = wish->waits && (phases >> wish->phase & 1) != 0;
-        bool has = here && (wish->fault == SIM_FAULT_JOIN || wish->role == SIM_ROLE_COORDINATOR ||
-                            find_role(sim, wish->role, worker) != SIM_NO_SLOT);
-        if (has && sim_rng_chance(&sim->rng, 400)) {
+        if (!wish->waits || (phases >> wish->phase & 1) == 0 || !sim_rng_chance(&sim->rng, 400)) {
+            continue;
+        }
+        bool has = wish->fault == SIM_FAULT_JOIN || wish->role == SIM_ROLE_COORDINATOR ||
+                   find_role(sim, wish->role, worker) != SIM_NO_SLOT;
+        if (has || ask_to_leave(sim, wish, worker)) {
             wish->waits = false;
             strike_later(sim, 1 + i, moment_us(sim, wish->phase));
         }
