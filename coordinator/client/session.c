@@ -158,8 +158,9 @@ static void connect_now(struct session *session, struct session_actions *actions
 /* The longest pause: as long as it takes to spread those who come back at the same moment. */
 static uint32_t cap_ms(const struct session *session)
 {
-    const struct wire_generation *group = session_roster_held(session);
-    uint32_t group_ms = group ? group->members_count * BACKOFF_MEMBER_MS : BACKOFF_CAP_MS;
+    const struct wire_message *group = session_roster_held(session);
+    uint32_t group_ms =
+        group ? group->generation.members_count * BACKOFF_MEMBER_MS : BACKOFF_CAP_MS;
 
     if (group_ms < BACKOFF_GROUP_MS)
         group_ms = BACKOFF_GROUP_MS;
@@ -211,7 +212,7 @@ static enum wire_attach attach_of(const struct session *session)
 static void send_hello(struct session *session, struct session_actions *actions)
 {
     const struct session_config *config = session->config;
-    const struct wire_generation *roster = session_roster_held(session);
+    const struct wire_message *roster = session_roster_held(session);
     struct session_position at = session->held;
     struct wire_message *message;
     bool passed;
@@ -220,6 +221,9 @@ static void send_hello(struct session *session, struct session_actions *actions)
         at.generation = session->largest;
         at.nonce = session->largest_nonce;
     }
+    /* Whoever has not yet copied what the generation began with knows that somebody has it. */
+    if (roster && roster->header.step > at.step)
+        at.step = roster->header.step;
     passed = session->barrier_generation == at.generation && session->passed != 0;
     message = session_send(actions, FRAME_HELLO, &at);
     message->hello = (struct wire_hello){
@@ -241,8 +245,8 @@ static void send_hello(struct session *session, struct session_actions *actions)
         .job_uid = session->job_uid,
         .rank_hint = config->rank_hint,
         .group_size = config->group_size,
-        .roster = roster ? roster->members : NULL,
-        .roster_count = roster ? roster->members_count : 0,
+        .roster = roster ? roster->generation.members : NULL,
+        .roster_count = roster ? roster->generation.members_count : 0,
         .program = config->program,
         .plan = session->largest > session->held.generation ? session->largest : 0,
         .applied = session->held.step,

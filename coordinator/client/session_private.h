@@ -31,8 +31,8 @@ void session_copy_text(char *to, size_t room_bytes, const char *from);
 void session_told(struct session *session, const struct wire_message *message,
                   struct session_actions *actions);
 
-/* The roster of the generation that is held; NULL when it is not known. */
-const struct wire_generation *session_roster_held(const struct session *session);
+/* What was told of the generation that is held, with its roster; NULL when it is not known. */
+const struct wire_message *session_roster_held(const struct session *session);
 
 /* session_said.c: an event from the program; false when it makes no sense now. */
 bool session_say(struct session *session, const struct session_event *event,

@@ -16,11 +16,11 @@ static bool roster_is_held(const struct session *session, uint32_t index)
            session->rosters[index].message.header.generation == session->held.generation;
 }
 
-const struct wire_generation *session_roster_held(const struct session *session)
+const struct wire_message *session_roster_held(const struct session *session)
 {
     for (uint32_t i = 0; i < 2; i++) {
         if (roster_is_held(session, i))
-            return &session->rosters[i].message.generation;
+            return &session->rosters[i].message;
     }
     return NULL;
 }

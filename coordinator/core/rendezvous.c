@@ -23,7 +23,7 @@ struct census {
     uint64_t missing_step;    /* newest step that one who is missing is known to have reached */
 };
 
-static void count_member(struct census *c, const struct member *m)
+static void count_member(struct census *c, const struct job *job, const struct member *m)
 {
     switch (m->state) {
     case MEMBER_FROZEN:
@@ -46,6 +46,8 @@ static void count_member(struct census *c, const struct member *m)
             c->missing_step = m->step;
         if (m->applied > c->missing_step)
             c->missing_step = m->applied;
+        if (m->in_generation && job->step > c->missing_step)
+            c->missing_step = job->step; /* somebody had it when the generation began */
         c->generation_missing |= m->in_generation;
         c->plan_missing |= m->in_plan;
         break;
@@ -67,7 +69,7 @@ static void take_census(const struct core *core, const struct job *job, struct c
     memset(c, 0, sizeof *c);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->kind == CORE_WORKER)
-            count_member(c, m);
+            count_member(c, job, m);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
         if (m->kind == CORE_WORKER && m->state == MEMBER_WAITING && m->conn != 0 && m->ready &&
             !m->leaving && m->applied == c->survivors_step)

@@ -416,6 +416,8 @@ static void reattaches_as_what_it_is(void **state)
     assert_int_equal(hello->attach, WIRE_ATTACH_RUNNING);
     assert_int_equal(bench_sent(&bench)->header.generation, 5);
     assert_int_equal(bench_sent(&bench)->header.nonce, 55);
+    assert_int_equal(bench_sent(&bench)->header.step, 40); /* somebody has it, if not this one */
+    assert_int_equal(hello->applied, 0);
     assert_int_equal(hello->roster_count, 2);
     assert_string_equal(hello->roster[1].node, "node1");
     assert_true(wire_id_equal(&hello->roster[0].id, &bench_other));
