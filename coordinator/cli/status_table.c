@@ -222,9 +222,11 @@ static void print_news(FILE *out, const json_t *job)
         print_line(out, line);
     }
     if (number_of(job, "waiting_ms") > 0) {
-        (void)snprintf(line, sizeof line, "  waiting for %.1f s",
+        const char *what = text_of(job, "waits_for");
+
+        (void)snprintf(line, sizeof line, "  %.400s, since %.1f s", what[0] ? what : "waiting",
                        number_of(job, "waiting_ms") / 1000);
-        print_line(out, line);
+        print_wrapped(out, line);
     }
     if (json_is_true(json_object_get(job, "store_failing")))
         print_line(out, "  the store fails: nothing new can be formed");

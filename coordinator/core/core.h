@@ -212,6 +212,7 @@ struct core_job_view {
     struct core_recovery recent[CORE_RECOVERIES_KEPT]; /* the newest first */
     uint32_t recent_count;
     uint64_t waiting_since_ms; /* how long it has been forming or paused; 0 = it is not */
+    char waits_for[CORE_SENTENCE_BYTES]; /* members, reports ..; "" = for nothing */
     bool store_failing;
     const char *verdict;       /* why nobody can go on; "" = as far as is known they can */
     uint64_t verdicts;         /* so far */

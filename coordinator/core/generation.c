@@ -683,6 +683,8 @@ void on_finished(struct core *core, struct member *m, const struct core_message 
     m->beaten = m->beaten && m->finished;
     m->finished = true;
     m->applied = message->step;
+    if (message->step > job->progress_step)
+        job->progress_step = message->step; /* the last beat may have told of less */
     job->hash = message->finished.params_hash;
     if (current)
         finish_if_all(core, job);

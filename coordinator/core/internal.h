@@ -284,6 +284,8 @@ bool cooling_holds(const struct core *core, const struct job *job, const struct 
 /* ---- rendezvous.c ---------------------------------------------------------------------------- */
 void job_try(struct core *core, struct job *job);
 void job_tell_waiting(struct core *core, struct job *job);
+/* What a job that forms, regroups or is paused waits for; "" = it does not. */
+void job_waits_for(const struct core *core, const struct job *job, char *text, size_t bytes);
 void job_rank(struct core *core, struct job *job, uint32_t world);
 void member_probe(struct core *core, struct member *m);
 void member_gone(struct core *core, struct member *m, const char *why);

@@ -370,7 +370,8 @@ static void probe_missing(struct core *core, struct job *job)
             member_probe(core, m);
 }
 
-static const char *waiting_text(struct core *core, struct job *job, const struct census *c)
+static void waiting_text(const struct core *core, const struct job *job, const struct census *c,
+                         char *text, size_t bytes)
 {
     uint32_t have = c->survivors + c->waiting;
     char lost[200] = "";
@@ -384,21 +385,37 @@ static const char *waiting_text(struct core *core, struct job *job, const struct
             used += n > 0 ? (size_t)n : 0;
         }
     if (c->owing > 0)
-        return core_say(core, "waiting for the reports of %u", c->owing);
-    if (!fenced(job, c))
-        return core_say(core, "nobody of generation %llu is here%s (muster forget, if it is gone)",
-                        (unsigned long long)job->number, lost);
-    if (have < job->min)
-        return core_say(core, "waiting for %u more (%u of min %u)%s", job->min - have, have,
-                        job->min, lost);
-    return core_say(core, "%u of max %u are here: starting when nobody has come for %u ms", have,
-                    job->max, core->times.quiet_ms);
+        (void)snprintf(text, bytes, "waiting for the reports of %u", c->owing);
+    else if (!fenced(job, c))
+        (void)snprintf(text, bytes,
+                       "nobody of generation %llu is here%s (muster forget, if it is gone)",
+                       (unsigned long long)job->number, lost);
+    else if (have < job->min)
+        (void)snprintf(text, bytes, "waiting for %u more (%u of min %u)%s", job->min - have, have,
+                       job->min, lost);
+    else
+        (void)snprintf(text, bytes,
+                       "%u of max %u are here: starting when nobody has come for %u ms", have,
+                       job->max, core->times.quiet_ms);
+}
+
+void job_waits_for(const struct core *core, const struct job *job, char *text, size_t bytes)
+{
+    struct census c;
+
+    text[0] = '\0';
+    if (job->max == 0 || job->state == CORE_JOB_RUNNING || job->state == CORE_JOB_DONE ||
+        job->state == CORE_JOB_FAILED)
+        return;
+    take_census(core, job, &c);
+    waiting_text(core, job, &c, text, bytes);
 }
 
 void job_tell_waiting(struct core *core, struct job *job)
 {
     uint32_t begin = core_list_begin(core);
     struct core_message *message;
+    char text[CORE_SENTENCE_BYTES];
     struct census c;
 
     if (!job->waiting_due || job->state == CORE_JOB_RUNNING || job->state == CORE_JOB_DONE ||
@@ -417,7 +434,8 @@ void job_tell_waiting(struct core *core, struct job *job)
     message->waiting.min = job->min;
     message->waiting.max = job->max;
     message->waiting.since_ms = (core->now_us - job->changed_us) / 1000;
-    message->waiting.text = waiting_text(core, job, &c);
+    waiting_text(core, job, &c, text, sizeof text);
+    message->waiting.text = core_say(core, "%s", text);
     message->waiting.paused = job->state == CORE_JOB_PAUSED;
     core_log(core, CORE_INFO, job, message->waiting.text);
 }

@@ -167,6 +167,7 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     view->histograms = job->histograms;
     view_recent(core, job, view);
     view->waiting_since_ms = waits ? (core->now_us - job->changed_us) / 1000 : 0;
+    job_waits_for(core, job, view->waits_for, sizeof view->waits_for);
     view->store_failing = job->retry_us != 0;
     view->verdict = job->verdict.kind != CORE_VERDICT_NONE ? job->verdict_text : "";
     view->verdicts = job->verdicts;

@@ -267,6 +267,9 @@ const char *core_why(struct core *core, struct job *job)
     char text[CORE_SENTENCE_BYTES];
 
     put(&paper, "job '%s': %s", job->name, job->reason);
+    job_waits_for(core, job, text, sizeof text);
+    if (text[0] != '\0')
+        put(&paper, "%s%s", job->reason[0] != '\0' ? "\n" : "", text);
     ledger_awaited(core, job, text, sizeof text);
     if (job->verdict.kind != CORE_VERDICT_NONE)
         put(&paper, "\n%s", job->verdict_text);

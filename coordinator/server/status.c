@@ -93,6 +93,7 @@ static json_t *job_json(const struct core *core, uint32_t index, const struct co
     json_object_set_new(job, "recent_recoveries", recent_json(view));
     json_object_set_new(job, "verdict", json_string(view->verdict));
     json_object_set_new(job, "awaited", json_string(view->awaited));
+    json_object_set_new(job, "waits_for", json_string(view->waits_for));
     for (uint32_t i = 0; core_view_member(core, index, i, &member); i++)
         json_array_append_new(members, member_json(&member));
     json_object_set_new(job, "members", members);

@@ -167,7 +167,7 @@ def control_share(cluster, tails):
     for _ in range(11):
         now = {n: thread_times(cluster.processes[n].pid) for n in tails}
         if before is not None:
-            control = sum(now[n].get("muster-control", 0) - before[n].get("muster-control", 0) for n in tails)
+            control = sum(now[n]["muster-control"] - before[n]["muster-control"] for n in tails)
             everything = sum(sum(now[n].values()) - sum(before[n].values()) for n in tails)
             shares.append(100 * control / max(1, everything))
         before = now

@@ -64,6 +64,7 @@ def start_up_says_who_is_missing(cluster):
     cluster.wait(lambda: "waiting for 1 more (2 of min 3)" in cluster.words("w0"), "the second sentence")
     state = job(cluster)
     expect(state["state"] == "forming" and len(state["members"]) == 2 and state["min"] == 3, json.dumps(state))
+    expect(state["waits_for"].startswith("waiting for 1 more (2 of min 3)"), json.dumps(state))
     cluster.worker("w2", *common(low=3))
     for name in ("w0", "w1", "w2"):
         cluster.join(name)
@@ -109,6 +110,8 @@ def another_spec_is_refused_with_both_values(cluster):
               (("--shards", "16"), "spec", "shards=8", "shards=16")]
     if " avx512vl" in open("/proc/cpuinfo").read():  # elsewhere it ends with 69 before it joins
         others.append((("--isa", "avx512"), "fingerprint", "isa=avx2", "isa=avx512"))
+    else:
+        print("     no avx512vl here: another fingerprint is not tried")
     for options, word, here, there in others:
         name = f"other-{options[0]}"
         cluster.worker(name, *common(2, *options, low=2))

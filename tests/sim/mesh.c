@@ -205,6 +205,7 @@ static void connect_both(struct sim *sim, uint32_t a, uint32_t b)
     lane_clear(&sim->mesh, lane_of(sim, b, a));
     link->serial++;
     link->open[0] = link->open[1] = true;
+    link->met = false;
     link->proc[0] = sim->members[a < b ? a : b].proc.serial;
     link->proc[1] = sim->members[a < b ? b : a].proc.serial;
     push(sim, sim->now_us, SIM_EV_LINK_GREET, a, b);
@@ -240,6 +241,7 @@ static void peer_ready(struct sim *sim, uint32_t me, uint32_t peer, uint32_t ran
         return;
     }
     p->ready = true;
+    link_of(sim, me, peer)->met = true;
     p->rank = p->wanted ? p->rank : SIM_VISITOR;
     if (p->wanted) {
         SIM_REQUIRE(end->missing > 0);
@@ -280,12 +282,12 @@ static void enter_peers(struct sim *sim, uint32_t me, const struct sim_entry *en
 }
 
 /* Peers are known by their identity: what is left of a connection to the process that had this slot
- * before is nobody's. */
+ * before, or of one that was given up before either belonged to the other, is nobody's. */
 static void forget_forerunner(struct sim *sim, uint32_t me, uint32_t peer)
 {
     const struct sim_link *link = link_of(sim, me, peer);
     if (*open_at(sim, me, peer) && !*open_at(sim, peer, me) &&
-        link->proc[me < peer ? 1 : 0] != sim->members[peer].proc.serial) {
+        (!link->met || link->proc[me < peer ? 1 : 0] != sim->members[peer].proc.serial)) {
         *open_at(sim, me, peer) = false;
         lane_clear(&sim->mesh, lane_of(sim, peer, me));
     }

@@ -79,6 +79,7 @@ struct sim_link {
     uint32_t serial;      /* events of an older connection are void */
     bool open[2];         /* the low, the high slot holds it */
     uint32_t proc[2];     /* serial of their processes when it was made */
+    bool met;             /* one of them has found that the other belongs */
 };
 
 /* What one end knows of one peer. */

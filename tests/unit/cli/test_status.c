@@ -36,7 +36,8 @@ static const char two_jobs[] =
     "{\"rank\":0,\"node\":\"node-a\",\"host\":\"node-a.example\",\"pid\":1234,\"state\":"
     "\"running\",\"step\":1234,\"silent_ms\":210,\"waits_at\":\"\"}]},"
     "{\"name\":\"idle\",\"state\":\"forming\",\"generation\":0,\"step\":0,\"world\":0,"
-    "\"waiting_ms\":4000,\"members\":[]}]}";
+    "\"waiting_ms\":4000,\"waits_for\":\"waiting for 1 more (1 of min 2); missing and perhaps "
+    "alive: rank 1 on node-b, rank 2 on node-c\",\"members\":[]}]}";
 
 static const char golden[] =
     "mnist: running, generation 7, step 1234, world 2 (min 2, max 4)\n"
@@ -53,7 +54,9 @@ static const char golden[] =
     "epoch-end\n"
     "\n"
     "idle: forming, generation 0, step 0, world 0\n"
-    "  waiting for 4.0 s\n";
+    "  waiting for 1 more (1 of min 2); missing and perhaps alive: rank 1 on node-b, rank 2 on "
+    "node-c,\n"
+    "    since 4.0 s\n";
 
 static void page_is_as_designed(void **state)
 {

@@ -227,6 +227,7 @@ static void one_that_left_after_the_end_is_not_waited_for(void **state)
     participants(b, 2);
     bench_say(b, 1, (struct core_message){.type = CORE_FINISHED, .generation = 1, .step = 5});
     assert_string_equal(bench_job(b).state, "done");
+    assert_int_equal(bench_job(b).step, 5); /* though no beat told of it */
     bench_barrier(b, 2, "tidy up", 1);
     bench_end(b, 3);
     assert_int_equal(ended(b, 2), CORE_BARRIER_FINISHED);

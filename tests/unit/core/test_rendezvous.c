@@ -35,6 +35,7 @@ static void with_min_members_it_forms_after_a_quiet_window(void **state)
     bench_wait_ms(b, 10000);
     assert_string_equal(bench_job(b).state, "forming");
     assert_non_null(strstr(bench_told(b, 1, CORE_WAITING)->text, "1 more (1 of min 2)"));
+    assert_non_null(strstr(bench_job(b).waits_for, "1 more (1 of min 2)"));
     (void)bench_join(b, "n2", 2, 4);
     bench_wait_ms(b, 1500);
     (void)bench_join(b, "n3", 2, 4);
