@@ -81,7 +81,8 @@ struct muster {
     char spec[WIRE_SPEC_BYTES + 1];               /* of the options */
     char fingerprint[WIRE_FINGERPRINT_BYTES + 1]; /* of the options */
     muster_wake_cb wake_cb;                       /* may be NULL */
-    void *wake_context;                           /* its argument */
+    muster_ended_cb ended_cb;                     /* may be NULL */
+    void *wake_context;                           /* their argument */
     struct carrier *carrier;                      /* the thread */
     int descriptor; /* eventfd, readable while `events` is not empty */
 

@@ -92,6 +92,7 @@ enum muster_kind {
 };
 
 typedef void (*muster_wake_cb)(void *context);
+typedef void (*muster_ended_cb)(void *context, int exit_code);
 
 struct muster_options {
     const char *coordinator;  /* "HOST:PORT", "[IPV6]:PORT"; a name may have several addresses */
@@ -110,10 +111,15 @@ struct muster_options {
     uint8_t job_uid[MUSTER_ID_BYTES];   /* from a manifest; zeros = unknown */
     uint64_t known_generation;          /* from a manifest; 0 = none */
     uint64_t known_applied;             /* updates applied in the newest checkpoint */
+    uint32_t refresh_ms; /* a promise: muster_progress() is called at least so often, whatever the
+                            program does. One that waits for others and breaks it (four times as
+                            long) hangs, and counts as what they wait for. 0, the default: none */
     uint32_t connect_timeout_ms; /* give up when not admitted by then; 0 = never. Default 60000 */
     muster_wake_cb wake_cb; /* called on the library's thread when an event was queued; may be NULL;
                                must not block nor call the library */
-    void *wake_context;     /* its argument */
+    void *wake_context;     /* its argument, and that of the next */
+    muster_ended_cb ended_cb; /* the same when MUSTER_ENDED was queued: for a program that wants to
+                                 end even though the thread that takes its events hangs */
 };
 
 struct muster_member {

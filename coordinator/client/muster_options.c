@@ -61,10 +61,12 @@ static void take_numbers(struct muster *muster, const struct muster_options *opt
     config->group_size = options->group_size;
     config->known_generation = options->known_generation;
     config->known_applied = options->known_applied;
+    config->refresh_ms = options->refresh_ms;
     config->connect_timeout_ms = options->connect_timeout_ms;
     memcpy(config->member_id.bytes, options->member_id, sizeof config->member_id.bytes);
     memcpy(config->job_uid.bytes, options->job_uid, sizeof config->job_uid.bytes);
     muster->wake_cb = options->wake_cb;
+    muster->ended_cb = options->ended_cb;
     muster->wake_context = options->wake_context;
 }
 

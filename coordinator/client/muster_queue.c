@@ -189,6 +189,8 @@ static struct queued *give_up_locked(struct muster *muster, const char *why)
 void muster_queue_news(struct muster *muster, const struct session_delivery *delivery)
 {
     struct queued *queued = client_event_new(delivery, &muster->config.member_id);
+    bool ends = false;
+    int exit_code = 0;
 
     uv_mutex_lock(&muster->mutex);
     if (muster->ended) { /* it was given up before the session came to its own end */
@@ -201,6 +203,8 @@ void muster_queue_news(struct muster *muster, const struct session_delivery *del
         queued = give_up_locked(muster, "the program does not take its events");
     }
     if (queued) {
+        ends = queued->event.type == MUSTER_ENDED;
+        exit_code = queued->event.exit_code;
         note_locked(muster, &queued->event);
         if (!coalesce_locked(muster, queued))
             append_locked(muster, queued);
@@ -209,6 +213,8 @@ void muster_queue_news(struct muster *muster, const struct session_delivery *del
     uv_mutex_unlock(&muster->mutex);
     if (muster->wake_cb)
         muster->wake_cb(muster->wake_context);
+    if (ends && muster->ended_cb)
+        muster->ended_cb(muster->wake_context, exit_code);
 }
 
 void muster_set_quiet(struct muster *muster)

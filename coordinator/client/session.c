@@ -25,6 +25,7 @@ enum {
     BACKOFF_CAP_MS = 5000,
     BACKOFF_GROUP_MS = 500, /* of a small group, whose members are known */
     BACKOFF_MEMBER_MS = 4,  /* and so much for each member of a large one */
+    HANGS_AFTER = 4,        /* times refresh_ms */
     BEAT_MIN_MS = 20,
     BEAT_MAX_MS = 60000,
 };
@@ -331,16 +332,28 @@ static void beat_ledger(const struct session *session, struct wire_beat *beat)
     beat->batch = ledger->batch;
 }
 
+/* A program that promised to say how it stands, and does not, hangs: whatever it waited for when it
+ * last spoke, now others wait for it. */
+static bool hangs(const struct session *session)
+{
+    uint64_t patience_us = HANGS_AFTER * us(session->config->refresh_ms);
+
+    return patience_us != 0 && session->status.phase == WIRE_PHASE_EXCHANGE &&
+           session->now_us > session->status_us + patience_us;
+}
+
 static void say_beat(struct session *session, struct session_actions *actions)
 {
     struct session_position at = session->held;
     struct wire_message *message = session_send(actions, FRAME_BEAT, &at);
+    bool hung = hangs(session);
+    uint64_t since_us = hung ? session->status_us : session->phase_since_us;
 
     session->beaten_us = session->now_us;
     message->beat = (struct wire_beat){
         .seq = ++session->beat_seq,
-        .phase = session->status.phase,
-        .phase_age_ms = (session->now_us - session->phase_since_us) / 1000,
+        .phase = hung ? WIRE_PHASE_COMPUTE : session->status.phase,
+        .phase_age_ms = (session->now_us - since_us) / 1000,
         .loss = session->status.loss,
         .samples_per_s = session->status.samples_per_s,
         .lag_ms = session->lag_ms,

@@ -66,6 +66,7 @@ struct session_config {
     uint32_t group_size;          /* of a participant's group */
     uint64_t known_generation;    /* newest number known from a manifest, 0 = none */
     uint64_t known_applied;       /* updates applied in the newest checkpoint */
+    uint32_t refresh_ms;          /* STATUS comes at least so often; 0 = nothing is promised */
     uint32_t connect_timeout_ms;  /* give up if not admitted by then; 0 = never */
     uint32_t greeting_timeout_ms; /* for TCP connect and for the answer to HELLO, each */
     uint32_t silence_timeout_ms;  /* attached but not one frame for so long: connect anew */
@@ -280,6 +281,7 @@ struct session {
     uint64_t dropped;                 /* stale or repeated messages that were dropped */
 
     struct session_status status;        /* what beats tell */
+    uint64_t status_us;                  /* when it came */
     uint64_t phase_since_us;             /* since when it is in that phase of that step */
     struct session_ledger ledger;        /* what beats tell of collectives */
     uint64_t barrier_since_us;           /* since when it waits at said.barrier */

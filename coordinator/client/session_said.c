@@ -32,6 +32,7 @@ static bool keep_status(struct session *session, const struct session_event *eve
         status->part != session->status.part)
         session->phase_since_us = session->now_us;
     session->status = *status;
+    session->status_us = session->now_us;
     session->held.step = status->applied;
     return true;
 }

@@ -21,6 +21,14 @@ enum member_state {
     MEMBER_LOST,    /* was of the ended generation; kept until it is gone or fenced off */
 };
 
+/* A member that comes back says again whom it missed: at most so many. */
+#define ACCUSATIONS 4
+struct accusation {
+    uint64_t generation;          /* 0 = this is none */
+    uint32_t order;               /* of the accused */
+    bool hash;                    /* by the word of the step */
+};
+
 struct member {
     struct core_id id, secret;
     enum member_state state;
@@ -56,10 +64,12 @@ struct member {
     enum core_phase phase;
     float loss, samples_per_s;
     bool suspect;
-    uint32_t accused;             /* times by a peer, in this generation */
+    uint32_t accused;             /* by so many peers, in this generation */
     uint64_t accused_us;          /* a peer saw its data connection end; 0 = none did */
     uint64_t accused_in;          /* newest generation in which one did */
-    uint32_t hash_accused;        /* times by the word of the step, in this generation */
+    uint32_t hash_accused;        /* by so many, by the word of the step, in this generation */
+    struct accusation said[ACCUSATIONS]; /* its own newest, so that none counts twice */
+    uint32_t said_count;
     /* speed: straggler.c */
     uint32_t shard_us, shards;    /* of its last beat: time of one, and how many it owns */
     uint64_t told;                /* generation of its last beat */
@@ -119,6 +129,7 @@ struct cooling {
 };
 
 #define COOLING_NODES 16
+#define STEP_TIMES    9
 
 /* What waits for the store; KEEP: a generation that was taken over, so that it is known after the
  * next restart. */
@@ -171,6 +182,8 @@ struct job {
     uint32_t losses;              /* generations that ended with one since the last progress */
     uint64_t progress_step;       /* newest step ever seen */
     uint64_t step_us;             /* usual duration of a step in this group; 0 = not known yet */
+    uint64_t times_us[STEP_TIMES]; /* it is the median of these, the newest that were seen */
+    uint32_t times_taken;         /* so far, in this group */
     uint64_t timed_step, timed_us; /* newest step seen in this group, and when it began (0 = not
                                       seen) */
     bool timed;                   /* timed_step is set */

@@ -152,14 +152,39 @@ void member_closed(struct core *core, struct member *m)
 
 /* ---- beats ---------------------------------------------------------------------------------- */
 
+/* The usual duration is the median of the last few: one pause of somebody is not usual. */
+static void take_time(struct job *job, uint64_t each_us)
+{
+    uint64_t sorted[STEP_TIMES];
+    uint32_t count;
+
+    job->times_us[job->times_taken++ % STEP_TIMES] = each_us;
+    count = job->times_taken < STEP_TIMES ? job->times_taken : STEP_TIMES;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t at = i;
+
+        for (; at > 0 && sorted[at - 1] > job->times_us[i]; at--)
+            sorted[at] = sorted[at - 1];
+        sorted[at] = job->times_us[i];
+    }
+    job->step_us = sorted[count / 2];
+}
+
 /* The group is another one: fewer members take longer. Where the last group got nowhere, what was
  * measured is not to be trusted at all: it may be why. */
 void life_new_world(struct job *job, uint32_t world)
 {
+    uint64_t usual_us = world != 0 && job->world > world ? job->step_us * job->world / world
+                                                         : job->step_us;
+
     if (job->losses > 0 || world == 0)
+        usual_us = 0;
+    if (usual_us != job->step_us) {
         job->step_us = 0;
-    else if (job->world > world)
-        job->step_us = job->step_us * job->world / world;
+        job->times_taken = 0;
+        if (usual_us != 0)
+            take_time(job, usual_us);
+    }
     job->timed = false;
 }
 
@@ -175,14 +200,11 @@ static bool mail_is_old(const struct core *core)
 static void note_speed(const struct core *core, struct job *job, uint64_t step)
 {
     bool old_mail = mail_is_old(core);
-    uint64_t each_us;
 
     if (job->timed && step <= job->timed_step)
         return;
-    if (job->timed && job->timed_us != 0 && !old_mail) {
-        each_us = (core->now_us - job->timed_us) / (step - job->timed_step);
-        job->step_us = job->step_us == 0 ? each_us : (7 * job->step_us + each_us) / 8;
-    }
+    if (job->timed && job->timed_us != 0 && !old_mail)
+        take_time(job, (core->now_us - job->timed_us) / (step - job->timed_step));
     job->timed_us = job->timed && !old_mail ? core->now_us : 0;
     job->timed_step = step;
     job->timed = true;
@@ -217,6 +239,21 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
 
 /* ---- what peers say ------------------------------------------------------------------------- */
 
+/* Has it said so before? Each member counts once. */
+static bool says_again(struct member *accuser, const struct member *accused, uint64_t generation,
+                       bool hash)
+{
+    for (uint32_t i = 0; i < ACCUSATIONS; i++) {
+        const struct accusation *a = &accuser->said[i];
+
+        if (a->order == accused->order && a->generation == generation && a->hash == hash)
+            return true;
+    }
+    accuser->said[accuser->said_count++ % ACCUSATIONS] =
+        (struct accusation){generation, accused->order, hash};
+    return false;
+}
+
 /* Both ends of a broken data connection still answer: once they get another chance. The next time
  * one of them goes, but whose end is broken, or on which side of a cut more of the group are, the
  * reports of all show, and not the first of them. */
@@ -232,7 +269,7 @@ static void judge_pair(struct core *core, struct job *job, struct member *accuse
                                  text), 0);
         return;
     }
-    accused->accused++;
+    accused->accused += !says_again(accuser, accused, job->number, false);
     job->weigh_us = job->weigh_us != 0 ? job->weigh_us : core->now_us;
 }
 
@@ -240,6 +277,7 @@ static void judge_pair(struct core *core, struct job *job, struct member *accuse
 static void weigh_reports(struct core *core, struct job *job)
 {
     struct member *out = NULL;
+    uint64_t detect_us = core->now_us - job->weigh_us;
     uint32_t reports;
 
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
@@ -253,7 +291,7 @@ static void weigh_reports(struct core *core, struct job *job)
         return;
     reports = out->accused;
     member_evict(core, out, core_say(core, "unreachable on the data plane: %u report%s against it",
-                                     reports, reports == 1 ? "" : "s"), 0);
+                                     reports, reports == 1 ? "" : "s"), detect_us);
 }
 
 void on_peer_lost(struct core *core, struct member *m, const struct core_message *message)
@@ -271,7 +309,7 @@ void on_peer_lost(struct core *core, struct member *m, const struct core_message
              core_say(core, "%s reports %s: %s", core_member_name(core, m),
                       core_member_name(core, accused), message->peer_lost.text));
     if (message->peer_lost.why == CORE_LOST_HASH) {
-        accused->hash_accused++;
+        accused->hash_accused += !says_again(m, accused, message->generation, true);
         if (accused->hash_accused * 2 > job->world - 1)
             member_evict(core, accused,
                          core_say(core, "out-voted by the others (corrupt memory?): %s",
@@ -391,20 +429,24 @@ static void judge_member(struct core *core, struct job *job, struct member *m,
     if (silent(core, job, m, survey)) {
         evict_silent(core, m, silent_us);
     } else if (m->accused_us != 0 && core->now_us > m->accused_us + 2 * beat_us) {
+        uint64_t detect_us = core->now_us - m->accused_us;
+
         m->accused_us = 0;
         if (job->state == CORE_JOB_RUNNING)
             generation_over(core, job, core_say(core, "a peer lost its data connection to %s",
-                                                core_member_name(core, m)), 0);
+                                                core_member_name(core, m)), detect_us);
     } else if (m->report_us != 0 && core->now_us > m->report_us +
                                                        (uint64_t)core->times.report_ms * 1000) {
-        member_evict(core, m, "it did not report after the generation had ended", 0);
+        member_evict(core, m, "it did not report after the generation had ended",
+                     core->now_us - m->report_us);
     } else if (m->leave_us != 0 && core->now_us > m->leave_us) {
         member_evict(core, m, "it was to leave and its time is over", 0);
     } else if (stalled(core, job, m, survey)) {
         member_evict(core, m,
                      core_say(core, "stalled: in %s of step %llu for %llu ms, and others wait",
                               phase_word(m->phase), (unsigned long long)m->step,
-                              (unsigned long long)(core->now_us - m->phase_us) / 1000), 0);
+                              (unsigned long long)(core->now_us - m->phase_us) / 1000),
+                     core->now_us - m->phase_us);
     } else if (silent_us > beat_us * core->times.suspect_beats) {
         suspect(core, job, m, silent_us);
     }

@@ -106,30 +106,53 @@ def a_stopped_worker_is_named_and_left_behind(cluster):
     return f"stopped worker to the next step: {took:.2f} s"
 
 
-@test
-def a_hung_worker_is_named_stalled_and_left_behind(cluster):
-    """Its beats go on, but it stays in its computation; those who wait for it are not accused. It is told to start
-    anew and does, although the thread that hangs never returns."""
+def hangs(cluster, phase):
+    """w1 of three hangs in this phase of step 60; how long until the others go on."""
     cluster.coordinator()
     for i in range(3):
         cluster.worker(f"w{i}", "--node", f"n{i}", *endless(),
-                       env={"MUSTER_SLOW": "compute:60", "MUSTER_SLOW_MS": "100000"} if i == 1 else None)
+                       env={"MUSTER_SLOW": f"{phase}:60", "MUSTER_SLOW_MS": "100000"} if i == 1 else None)
     wait_world(cluster, "w0", "w1", "w2")
-    cluster.wait(lambda: newest(cluster, "w0", "w2") == 60, "the step in which it hangs")
+    cluster.wait(lambda: newest(cluster, "w0", "w2") in (60, 61), "the step in which it hangs")
     since, rank, pid = time.time(), rank_of(cluster, "w1"), cluster.processes["w1"].pid
     wait_world(cluster, "w0", "w2")
     took = next_step_s(cluster, "w0", since)
     expect(took <= 10, f"the next step came after {took:.2f} s", cluster)
     expect_words(cluster, "coordinator", f"rank {rank} on n1 ({os.uname().nodename}, pid {pid}) is lost: stalled: in "
-                 "compute of step 60")
+                 "compute of step 6")
+    detect_us = cluster.events("w0", "generation")[-1]["detect_us"]
+    expect(5e6 <= detect_us <= 1e6 * (took + 1), f"detected after {detect_us} us, gone on after {took:.2f} s", cluster)
     for name in ("w0", "w2"):
         expect(f"pid {cluster.processes[name].pid}) is lost" not in cluster.words("coordinator", 400),
                f"{name} waited and was lost", cluster)
+    return took
+
+
+@test
+def a_hung_worker_is_named_stalled_and_left_behind(cluster):
+    """Its beats go on, but it stays in its computation; those who wait for it are not accused. It is told to start
+    anew and does, although the thread that hangs never returns."""
+    took = hangs(cluster, "compute")
     cluster.join("w1", 75, 15)
     cluster.worker("again", "--node", "n1", *endless())
     wait_world(cluster, "w0", "w2", "again")
     judge(cluster, ALONE)
     return f"hung worker to the next step: {took:.2f} s"
+
+
+def hung_loop(phase):
+    """The thread that waits for the others hangs itself, with all that it owed sent, or not."""
+    @test
+    def story(cluster):
+        took = hangs(cluster, phase)
+        cluster.join("w1", 75, 25)
+        judge(cluster, ALONE)
+        return f"worker that hangs in {phase} to the next step: {took:.2f} s"
+    story.__name__ = f"a_worker_that_hangs_in_{phase}_is_left_behind"
+
+
+for where in ("add", "exchanged", "applied"):
+    hung_loop(where)
 
 
 @test

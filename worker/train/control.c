@@ -7,12 +7,15 @@
 #include "base/version.h"
 #include "train/crash.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BEAT_MS    250  /* how often the next beat's content is refreshed */
 #define GOODBYE_MS 2000 /* for the last word to leave */
 #define LINGER_MS  3000 /* what was sent to other members has arrived by then, or never will */
+#define HUNG_S     10   /* from the end of the session to that of the process, at most */
 
 static void drain_events(struct trainer *t);
 
@@ -346,6 +349,39 @@ static void on_beat_timer(uv_timer_t *timer)
     control_progress(timer->data);
 }
 
+/* ---- the end of a worker that hangs ---------------------------------------------------------- */
+
+static volatile sig_atomic_t hung_code;
+
+static void on_alarm(int number)
+{
+    static const char text[] = "muster-worker: the coordinator has ended this member, and the "
+                               "thread that was to heed it hangs: ending at once\n";
+
+    (void)number;
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(hung_code);
+}
+
+/* On the library's thread. The loop ends the process; if it does not, it hangs, and would hold the
+ * machine for ever. */
+static void on_session_over(void *context, int exit_code)
+{
+    (void)context;
+    if (exit_code == 0)
+        return;
+    hung_code = exit_code;
+    (void)alarm(HUNG_S);
+}
+
+static void watch_for_the_end(struct muster_options *options)
+{
+    struct sigaction action = {.sa_handler = on_alarm};
+
+    (void)sigaction(SIGALRM, &action, NULL);
+    options->ended_cb = on_session_over;
+}
+
 /* ---- opening -------------------------------------------------------------------------------- */
 
 int control_open(struct trainer *t, struct error *error)
@@ -372,6 +408,8 @@ int control_open(struct trainer *t, struct error *error)
     memcpy(options.job_uid, t->job_uid, sizeof options.job_uid);
     options.known_generation = t->known_generation;
     options.known_applied = t->state.applied;
+    options.refresh_ms = BEAT_MS;
+    watch_for_the_end(&options);
     options.connect_timeout_ms = (uint32_t)s->connect_timeout_ms;
     if (muster_open(&options, &t->session, &why) != MUSTER_OK)
         return error_set(error, why.exit_code, "%s", why.text);

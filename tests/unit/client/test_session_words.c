@@ -413,6 +413,35 @@ static void formed_without_it(void **state)
     bench_release(&bench);
 }
 
+/* It waits for others, as far as it said; but it promised to say so again and does not. */
+static void who_breaks_its_promise_to_speak_hangs(void **state)
+{
+    struct bench bench;
+    struct session_status status = {.phase = WIRE_PHASE_EXCHANGE, .applied = 41};
+
+    (void)state;
+    bench_init(&bench);
+    bench_attach(&bench);
+    bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
+    bench_wake_at(&bench, bench.now_us + 9000000);
+    assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_EXCHANGE); /* nothing promised */
+    bench.config.refresh_ms = 250;
+    bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
+    bench_wake_at(&bench, bench.now_us + 900000);
+    assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_EXCHANGE);
+    bench_wake_at(&bench, bench.now_us + 600000);
+    assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_COMPUTE);
+    assert_int_equal(bench_sent(&bench)->beat.phase_age_ms, 1500);
+    bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
+    bench_wake_at(&bench, bench.now_us + 500000);
+    assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_EXCHANGE);
+    status.phase = WIRE_PHASE_EVALUATE; /* has a limit of its own, and may hold the thread */
+    bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
+    bench_wake_at(&bench, bench.now_us + 9000000);
+    assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_EVALUATE);
+    bench_release(&bench);
+}
+
 static void stopping_ends_it_without_a_word(void **state)
 {
     struct bench bench;
@@ -443,6 +472,7 @@ int main(void)
         cmocka_unit_test(modes_of_one_number),
         cmocka_unit_test(view_of_a_generation_known_from_a_manifest),
         cmocka_unit_test(formed_without_it),
+        cmocka_unit_test(who_breaks_its_promise_to_speak_hangs),
         cmocka_unit_test(stopping_ends_it_without_a_word),
     };
 

@@ -110,6 +110,22 @@ static void who_owes_what_others_wait_for_is_stalled(void **state)
     bench_free(b);
 }
 
+/* The usual step is a median: one that took ten times as long does not make the limit longer. */
+static void one_slow_step_is_not_usual(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 1, 2);
+    run_steps(b, 2, 8);
+    bench_wait_ms(b, 4500);
+    run_steps(b, 2, 1);
+    b->members[1].phase = CORE_PHASE_EXCHANGE;
+    b->members[2].phase_us = b->now_us;
+    bench_wait_ms(b, 12000);
+    assert_non_null(strstr(bench_told(b, 1, CORE_OVER)->text, "stalled: in compute of step 9"));
+    bench_free(b);
+}
+
 static void waiting_is_never_stalled(void **state)
 {
     struct bench *b = bench_new();
@@ -156,6 +172,29 @@ static void a_pair_that_fails_twice_loses_one(void **state)
     bench_wait_ms(b, 1500);
     assert_int_equal(bench_told(b, 3, CORE_REFUSED)->code, 75);
     assert_non_null(strstr(bench_told(b, 3, CORE_REFUSED)->text, "unreachable"));
+    bench_free(b);
+}
+
+/* Who comes back says again whom it missed: that is one report. Rank 0 and rank 2 have one each
+ * against them, and of equals the higher rank goes. */
+static void who_says_it_twice_counts_once(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 3, 2, 3);
+    accuse(b, 1, 3, 1);
+    for (core_conn conn = 1; conn <= 3; conn++) {
+        bench_report(b, conn, 1, 0);
+    }
+    for (core_conn conn = 1; conn <= 3; conn++) {
+        bench_entered(b, conn, 2, 0);
+    }
+    accuse(b, 3, 1, 2);
+    accuse(b, 3, 1, 2);
+    accuse(b, 1, 3, 2);
+    bench_wait_ms(b, 1500);
+    assert_null(bench_told(b, 1, CORE_REFUSED));
+    assert_non_null(strstr(bench_told(b, 3, CORE_REFUSED)->text, ": 1 report against it"));
     bench_free(b);
 }
 
@@ -358,8 +397,10 @@ int main(void)
         cmocka_unit_test(many_nodes_silent_at_once_get_another_window),
         cmocka_unit_test(two_of_eight_are_no_such_case),
         cmocka_unit_test(who_owes_what_others_wait_for_is_stalled),
+        cmocka_unit_test(one_slow_step_is_not_usual),
         cmocka_unit_test(waiting_is_never_stalled),
         cmocka_unit_test(a_pair_that_fails_twice_loses_one),
+        cmocka_unit_test(who_says_it_twice_counts_once),
         cmocka_unit_test(what_peers_said_meanwhile_waits_for_the_end_of_connections),
         cmocka_unit_test(a_cut_through_the_middle_leaves_one_half),
         cmocka_unit_test(an_accusation_of_another_generation_is_nothing),
