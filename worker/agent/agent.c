@@ -2,8 +2,8 @@
  *   1. A process is running (it has a guardian), due (it is started at due_ms), or over (code
  *      stands).
  *   2. While stopping, nothing is due.
- *   3. Whatever way this process ends, the pipes to the guardians close, and they kill their
- *      groups. */
+ *   3. Whatever way this process ends, the pipes to the guardians close, and they kill what they
+ *      guard. */
 #include "agent/agent.h"
 
 #include "agent/guardian.h"
@@ -93,15 +93,20 @@ static int start(struct agent *a, struct process *p)
     return failed;
 }
 
-/* Its guardian goes with it: nothing of it is left after this. Accepts one that does not run. */
-static void reap(struct process *p)
+/* Its guardian goes with it: nothing of it is left after this, or else that is said. Accepts one
+ * that does not run. */
+static void reap(struct agent *a, struct process *p)
 {
+    int status = 0;
+
     if (p->guardian.pid == 0)
         return;
     (void)close(p->guardian.orders);
     (void)close(p->guardian.result);
     (void)close(p->guardian.progress);
-    (void)waitpid(p->guardian.pid, NULL, 0);
+    (void)waitpid(p->guardian.pid, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == GUARDIAN_LEFT_SOME)
+        say(a, "[%u] not all that it started could be killed: some still run", rank_of(a, p));
     lines_close(&p->out);
     lines_close(&p->err);
     p->guardian.pid = 0;
@@ -139,7 +144,7 @@ static void ended(struct agent *a, struct process *p, int status)
     char text[100];
     int code;
 
-    reap(p);
+    reap(a, p);
     explain(status, &code, text, sizeof text);
     if (again(a, p, status)) {
         p->restarts_left--;
@@ -328,7 +333,7 @@ static int agent_open(struct agent *a, const struct agent_options *options, stru
 static void agent_close(struct agent *a)
 {
     for (uint32_t i = 0; a->processes != NULL && i < a->options->count; i++)
-        reap(&a->processes[i]);
+        reap(a, &a->processes[i]);
     if (a->signals >= 0)
         (void)close(a->signals);
     for (uint32_t i = 0; i < 2; i++) {

@@ -6,9 +6,11 @@
  *                                               could not begin
  *
  * Each process is the leader of a process group of its own and has a guardian between itself and
- * the agent. The guardian kills the whole group when the process has ended (what it started does
- * not outlive it), and when the agent is gone, even by SIGKILL: it holds the other end of a pipe,
- * which the kernel closes then.
+ * the agent. The guardian kills all descendants, daemons too, when the process has ended (what it
+ * started does not outlive it, nor see its restart), and when the agent is gone, even by SIGKILL:
+ * it holds the other end of a pipe, which the kernel closes then. Two limits: what cannot be killed
+ * (as another user's) is left after 10 s, and the agent says so; and when somebody kills a guardian
+ * itself, the process and its group go, but not what has left that group.
  *
  * Restarts: a process that exits with 75 (try again) or is killed by a signal that the agent did
  * not send is started anew, at most `restarts` times. Progress gives them back, all of them: a

@@ -1,12 +1,19 @@
 /* A guardian forks the command into a process group of its own and waits for one of two things: the
- * command ends (its group is killed, its status written to the agent), or the agent does (the pipe
- * of orders closes, and the group is killed). It is in a session of its own, so that Ctrl-C at a
- * terminal goes to the agent alone.
+ * command ends, or the agent does (the pipe of orders closes). Either way it kills the group and
+ * then all other descendants, and only after that is the command's status written to the agent. It
+ * is in a session of its own, so that Ctrl-C at a terminal goes to the agent alone.
+ *
+ * setsid() takes a process out of its group, but not from under the guardian, which is the
+ * subreaper: whoever loses its parent below it becomes its child. So it kills its children until it
+ * has none left.
  *
  * It is forked without exec, so between fork() and _exit() only async-signal-safe functions are
  * called. */
 #include "agent/guardian.h"
 
+#include "base/clock.h"
+
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,7 +24,10 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#define SWEEP_US 10000000 /* SIGKILL takes less, if it takes at all */
 
 enum { PIPE_ORDERS, PIPE_RESULT, PIPE_OUT, PIPE_ERR, PIPE_PROGRESS, PIPE_COUNT };
 
@@ -67,23 +77,43 @@ static void on_child(int number)
     (void)number; /* poll() is interrupted, that is all */
 }
 
-/* Forwards orders until the command ends; true when it did, false when the agent is gone. */
-static bool watch(pid_t command, int orders, int *status)
+/* From here on SIGCHLD comes only within ppoll(), under the mask that is returned. */
+static sigset_t hold_sigchld(void)
 {
-    sigset_t child, before;
+    sigset_t child, awake;
 
     (void)sigemptyset(&child);
     (void)sigaddset(&child, SIGCHLD);
-    (void)sigprocmask(SIG_BLOCK, &child, &before);
-    (void)sigdelset(&before, SIGCHLD);
+    (void)sigprocmask(SIG_BLOCK, &child, &awake);
+    (void)sigdelset(&awake, SIGCHLD);
+    return awake;
+}
+
+/* Reaps who has ended: orphans too, which would pile up during a long run. True: the command. */
+static bool has_ended(pid_t command, int *status)
+{
+    int number;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &number, WNOHANG)) > 0)
+        if (pid == command) {
+            *status = number;
+            return true;
+        }
+    return false;
+}
+
+/* Forwards orders until the command ends; true when it did, false when the agent is gone. */
+static bool watch(pid_t command, int orders, const sigset_t *awake, int *status)
+{
     for (;;) {
         struct pollfd fd = {orders, POLLIN, 0};
         unsigned char order;
         ssize_t n;
 
-        if (waitpid(command, status, WNOHANG) == command)
+        if (has_ended(command, status))
             return true;
-        if (ppoll(&fd, 1, NULL, &before) <= 0)
+        if (ppoll(&fd, 1, NULL, awake) <= 0)
             continue; /* SIGCHLD */
         n = read(orders, &order, 1);
         if (n == 0)
@@ -92,6 +122,58 @@ static bool watch(pid_t command, int orders, int *status)
             (void)kill(-command, order);
         if (n == 1 && order == SIGTERM)
             (void)kill(-command, SIGCONT); /* one that is stopped would not hear it */
+    }
+}
+
+/* The number of a process's folder in /proc; 0 for any other name. */
+static pid_t pid_of(const char *name)
+{
+    pid_t pid = 0;
+
+    for (; *name >= '0' && *name <= '9'; name++)
+        pid = 10 * pid + (*name - '0');
+    return *name == '\0' ? pid : 0;
+}
+
+/* waitpid() tells whose children they are. Deeper descendants are left to a later call: only a
+ * child's number cannot become that of a stranger before it is reaped here. */
+static void kill_children(void)
+{
+    _Alignas(struct dirent64) char entries[4096];
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ssize_t n;
+
+    if (proc < 0)
+        return;
+    while ((n = getdents64(proc, entries, sizeof entries)) > 0)
+        for (ssize_t at = 0; at < n;) {
+            const struct dirent64 *entry = (const void *)(entries + at);
+            pid_t pid = pid_of(entry->d_name);
+
+            if (pid > 0 && waitpid(pid, NULL, WNOHANG) == 0)
+                (void)kill(pid, SIGKILL);
+            at += entry->d_reclen;
+        }
+    (void)close(proc);
+}
+
+/* Kills and reaps all descendants. False: some live on, such as those of another user. */
+static bool sweep(const sigset_t *awake)
+{
+    const struct timespec pause = {0, 100000000};
+    uint64_t until_us = clock_monotonic_us() + SWEEP_US;
+
+    for (;;) {
+        pid_t pid = waitpid(-1, NULL, WNOHANG);
+
+        if (pid < 0)
+            return true; /* ECHILD */
+        if (clock_monotonic_us() >= until_us)
+            return false;
+        if (pid > 0)
+            continue;
+        kill_children();
+        (void)ppoll(NULL, 0, &pause, awake); /* until one has ended, which may leave orphans here */
     }
 }
 
@@ -109,10 +191,13 @@ static void close_others(int ends[PIPE_COUNT][2])
 
 static void guard(char *const *argv, char **environment, int ends[PIPE_COUNT][2])
 {
+    sigset_t awake;
+    bool by_itself, swept;
     int status = 0;
     pid_t command;
 
     (void)setsid();
+    (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
     for (int number = 1; number < 32; number++)
         (void)signal(number, number == SIGCHLD ? on_child : SIG_IGN);
     close_others(ends);
@@ -126,14 +211,13 @@ static void guard(char *const *argv, char **environment, int ends[PIPE_COUNT][2]
     (void)close(ends[PIPE_OUT][1]);
     (void)close(ends[PIPE_ERR][1]);
     (void)close(ends[PIPE_PROGRESS][1]);
-    if (watch(command, ends[PIPE_ORDERS][0], &status)) {
-        (void)kill(-command, SIGKILL); /* what it left behind */
+    awake = hold_sigchld();
+    by_itself = watch(command, ends[PIPE_ORDERS][0], &awake, &status);
+    (void)kill(-command, SIGKILL); /* all at once, so that none can fork away from the sweep */
+    swept = sweep(&awake);
+    if (by_itself)
         (void)!write(ends[PIPE_RESULT][1], &status, sizeof status);
-        _exit(0);
-    }
-    (void)kill(-command, SIGKILL);
-    (void)waitpid(command, &status, 0);
-    _exit(1);
+    _exit(swept ? 0 : GUARDIAN_LEFT_SOME);
 }
 
 /* ---- in the agent's process ----------------------------------------------------------------- */

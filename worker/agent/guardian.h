@@ -4,10 +4,13 @@
 
 #include <sys/types.h>
 
+/* Its exit code when it could not kill all that the command had started. */
+#define GUARDIAN_LEFT_SOME 3
+
 /* What the agent holds of it. */
 struct guardian {
     pid_t pid;    /* of the guardian; 0 = none */
-    int orders;   /* bytes written here are signals for the group; closed: kill the group */
+    int orders;   /* bytes written here are signals for the group; closed: kill all */
     int result;   /* two ints: the command's pid, which is its group, and at its end its status */
     int out, err; /* what the command writes */
     int progress; /* a byte for each step that the command tells of (MUSTER_PROGRESS_FD) */

@@ -3,6 +3,7 @@
 
     test_run.py FOLDER_OF_THE_PROGRAMS
 """
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,19 @@ import unittest
 BIN = "bin"
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
+
+# Each starts the next in a session of its own; every third ends, the others stay: 14 of them.
+DAEMONS = """
+import os, sys
+for i in range(20):
+    if os.fork() == 0:
+        os.setsid()
+    elif i % 3 == 0:
+        os._exit(0)
+    else:
+        break
+os.execvp("sleep", ["sleep", sys.argv[1]])
+"""
 
 
 def start(*words):
@@ -35,6 +49,30 @@ def alive(mark):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 if mark.encode() in f.read().split(b"\0"):
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+@contextlib.contextmanager
+def marked(digits):
+    """An unlikely number of seconds, and the end of those who still sleep them."""
+    mark = f"{digits}{os.getpid()}"
+    try:
+        yield mark
+    finally:
+        for pid in alive(mark):
+            os.kill(pid, signal.SIGKILL)
+
+
+def children(parent):
+    """Its children, zombies too."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+                if f.read().rpartition(")")[2].split()[1] == parent:
                     found.append(int(pid))
         except OSError:
             pass
@@ -176,17 +214,46 @@ class RunTest(unittest.TestCase):
             self.assertEqual(process.returncode, 137)
 
     def test_no_orphans_however_it_ends(self):
-        for how in (signal.SIGKILL, signal.SIGTERM, None):
-            mark = f"100{os.getpid()}"  # an unlikely number of seconds
-            ends = "exit 0" if how is None else "wait"
-            process = start("-n", "2", "sh", "-c", f"sleep {mark} & echo up; sleep 0.5; {ends}")
-            for _ in range(2):
-                self.assertIn("up", process.stdout.readline())
-            until(lambda: len(alive(mark)) == 2, "what they start")
-            if how is not None:
-                process.send_signal(how)
-            until(lambda: not alive(mark), f"the end of what was left after {how}")
-            process.communicate(timeout=30)
+        for leave in ("sleep {} &", "setsid sleep {} &", "(setsid sleep {} &);"):
+            for how, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (None, 0)):
+                with self.subTest(leave=leave, how=how), marked("100") as mark, tempfile.TemporaryDirectory() as folder:
+                    process = start("-n", "2", "sh", "-c", f"{leave.format(mark)} echo up;"
+                                    f"until [ -e {folder}/end ]; do sleep 0.02; done")
+                    for _ in range(2):
+                        self.assertIn("up", process.stdout.readline())
+                    until(lambda: len(alive(mark)) == 2, "what they start")
+                    if how is None:
+                        os.mkdir(f"{folder}/end")
+                    else:
+                        process.send_signal(how)
+                    process.communicate(timeout=30)
+                    self.assertEqual(process.returncode, code)
+                    if how == signal.SIGKILL:  # it cannot wait for its guardians then
+                        until(lambda: not alive(mark), "the end of what was left")
+                    self.assertEqual(alive(mark), [])
+
+    def test_a_long_line_of_daemons_goes_too(self):
+        with marked("300") as mark:
+            process = start("sh", "-c", f"{sys.executable} -c \"$0\" {mark}; sleep 60", DAEMONS)
+            until(lambda: len(alive(mark)) == 14, "all daemons")
+            process.terminate()
+            _, err = process.communicate(timeout=30)
+            self.assertEqual((process.returncode, alive(mark)), (143, []), err)
+
+    def test_a_daemon_does_not_outlive_the_restart(self):
+        with tempfile.TemporaryDirectory() as folder:
+            code, out, err = run("--restarts", "3", "--backoff", "1ms", "sh", "-c",
+                                 f"[ -e {folder}/pid ] && {{ kill -0 $(cat {folder}/pid) && echo lives || echo gone; }};"
+                                 f"setsid sleep 60 & echo $! > {folder}/pid; exit 75")
+        self.assertEqual((code, out), (75, "[0] gone\n" * 3), err)
+
+    def test_orphans_that_end_early_are_reaped(self):
+        process = start("sh", "-c", "for i in 1 2 3 4 5; do (setsid sleep 0.1 &); done; echo up $PPID; sleep 60")
+        guardian = process.stdout.readline().split()[2]
+        until(lambda: len(children(guardian)) == 1, "the end of all but the command")
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 143, err)
 
     def test_words_and_their_faults(self):
         code, _, err = run("nosuch-program")
