@@ -226,10 +226,28 @@ static void choose_minority(const struct core *core, const struct job *job, uint
                                     : m->finished == (finished <= job->waiting_workers);
 }
 
+/* "rank 1 on b (b.local, pid 4712) has finished after 10 steps; ": of those who have, the lowest
+ * rank. */
+static void who_finished(const struct core *core, const struct job *job, char *text, size_t bytes)
+{
+    const struct member *lowest = NULL;
+    char name[200];
+
+    text[0] = '\0';
+    for (const struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->in_generation && m->finished && (lowest == NULL || m->rank < lowest->rank))
+            lowest = m;
+    if (lowest == NULL)
+        return;
+    member_text(lowest, name, sizeof name);
+    (void)snprintf(text, bytes, "%s has finished after %llu step%s; ", name,
+                   (unsigned long long)lowest->applied, lowest->applied == 1 ? "" : "s");
+}
+
 void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
 {
     uint32_t waiting = *waiting_of(job, kind), size, here, left, finished = 0;
-    char who[CORE_SENTENCE_BYTES - 100];
+    char who[CORE_SENTENCE_BYTES - 100], gone[256] = "";
     bool same_seq = true;
     const struct member *first = NULL;
 
@@ -241,12 +259,14 @@ void barrier_decide(struct core *core, struct job *job, enum core_kind kind)
         finished += m->in_generation && m->finished;
     if (waiting + left + finished < size)
         return;
-    who_waits(core, job, kind, who, sizeof who);
+    if (finished > 0)
+        who_finished(core, job, gone, sizeof gone);
+    who_waits(core, job, kind, who, sizeof who - strlen(gone)); /* both fit in a sentence */
     choose_minority(core, job, finished);
     if (left + finished > 0) {
         give_up(core, job, kind, CORE_BARRIER_FINISHED,
-                core_say(core, "deadlock: %u of %u finished or left while others wait: %s",
-                         left + finished, size, who));
+                core_say(core, "deadlock: %u of %u finished or left while others wait: %s%s",
+                         left + finished, size, gone, who));
         return;
     }
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {

@@ -105,6 +105,7 @@ static enum outcome collective(struct trainer *t, const char *op, char *words)
     uint64_t seq;
 
     (void)snprintf(place, sizeof place, "script:%d", t->op);
+    tell("waits", name);
     seq = muster_collective_enter(t->session, &what);
     file_of(t, seq, t->formed->self, path);
     (void)close(open(path, O_CREAT | O_WRONLY, 0600));
@@ -121,6 +122,7 @@ static enum outcome barrier(struct trainer *t, const char *name)
     enum muster_status status;
 
     (void)snprintf(place, sizeof place, "script:%d", t->op);
+    tell("waits", name);
     status = muster_barrier(t->session, name, place, 30000, &error);
     tell(status == MUSTER_OK ? "released" : "given-up", status == MUSTER_OK ? name : error.text);
     /* MUSTER_ERROR_ENDED: the event says it too */
@@ -174,6 +176,8 @@ static enum outcome run_op(struct trainer *t, const char *text)
         t->batch++;
         progress(t, MUSTER_PHASE_EXCHANGE);
     } else if (strcmp(word, "finish") == 0) {
+        tell("waits", "the end");
+        t->position.step = t->batch;
         (void)muster_finished(t->session, &t->position, 1, 0.5);
         return wait_for_the_end(t);
     }

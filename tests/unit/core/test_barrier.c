@@ -131,6 +131,25 @@ static void one_that_left_is_not_waited_for(void **state)
     bench_free(b);
 }
 
+/* Who waits at a barrier for those who have finished is told who that is: the lowest of them. */
+static void those_who_finished_are_named(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 3, 3, 3);
+    bench_barrier(b, 1, "end", 1);
+    bench_say(b, 3, (struct core_message){.type = CORE_FINISHED, .generation = 1, .step = 12});
+    assert_int_equal(ended(b, 1), 0); /* one still computes */
+    bench_say(b, 2, (struct core_message){.type = CORE_FINISHED, .generation = 1, .step = 10});
+    bench_tick(b);
+    assert_int_equal(ended(b, 1), CORE_BARRIER_FINISHED);
+    assert_string_equal(bench_told(b, 1, CORE_BARRIER_RESULT)->text,
+                        "deadlock: 2 of 3 finished or left while others wait: rank 1 on n2 (n2, "
+                        "pid 2) has finished after 10 steps; rank 0 on n1 (n1, pid 1) waits at "
+                        "barrier 'end' #1 (main.c:12) for 0.0 s");
+    bench_free(b);
+}
+
 static void the_end_of_a_generation_returns_those_who_wait(void **state)
 {
     struct bench *b = bench_new();
@@ -311,6 +330,7 @@ int main(void)
         cmocka_unit_test(a_mismatch_is_told_from_a_deadlock),
         cmocka_unit_test(different_numbers_are_all_released),
         cmocka_unit_test(one_that_left_is_not_waited_for),
+        cmocka_unit_test(those_who_finished_are_named),
         cmocka_unit_test(the_end_of_a_generation_returns_those_who_wait),
         cmocka_unit_test(a_plan_that_all_have_not_entered_releases_nobody),
         cmocka_unit_test(one_that_has_missed_the_plan_is_sent_on_to_it),
