@@ -4,9 +4,12 @@ numbers are their issues; ../shared/research/launchers.md 7 and 9 has them all).
 
 usage: test_pains.py --bin FOLDER [--release FOLDER] [--only TEXT]
 """
+import datetime
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -227,6 +230,15 @@ time_t time(time_t *out)
 """
 
 
+def stranger(cluster):
+    """One that speaks another protocol: the coordinator logs a line about it."""
+    lines = cluster.words("coordinator", 400).count("\n")
+    host, port = cluster.tcp.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=10) as s:
+        s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        cluster.wait(lambda: cluster.words("coordinator", 400).count("\n") > lines, "a line about a stranger", 20)
+
+
 @test
 def a_clock_that_is_set_by_an_hour_ends_no_lease(cluster):
     """torchrun's keep-alives compare wall clocks of different hosts (dynamic_rendezvous.py): NTP corrects one, and its
@@ -254,10 +266,16 @@ def a_clock_that_is_set_by_an_hour_ends_no_lease(cluster):
             os.unlink(leap)
         wait_more(cluster, "w0", 10)
         time.sleep(4)  # longer than a lease
+        stranger(cluster)
     wait_more(cluster, "w0", 10)
     times = [e["time_us"] / 1e6 for e in cluster.events("w1", "step")]
     jumps = [round((b - a) / HOUR) for a, b in zip(times, times[1:]) if abs(b - a) > HOUR / 2]
     expect(jumps == [1, -1], f"the worker's clock made leaps of {jumps} hours", cluster)
+    # The stamps of its own words show that the coordinator's leapt as well.
+    stamps = [datetime.datetime.fromisoformat(line[:23]).timestamp()
+              for line in cluster.words("coordinator", 400).splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    jumps = [round((b - a) / HOUR) for a, b in zip(stamps, stamps[1:]) if abs(b - a) > HOUR / 2]
+    expect(jumps == [1, -1], f"the coordinator's clock made leaps of {jumps} hours", cluster)
     expect(job(cluster)["generation"] == 1 and "is lost" not in cluster.words("coordinator", 400), "somebody was lost",
            cluster)
     judge(cluster, ALONE)
