@@ -15,10 +15,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from cluster import Cluster  # noqa: E402
 from main import WORKERS, Tail, options, usual_ms, wait  # noqa: E402
-from rows import Rows, arguments, mnist, number, quantile  # noqa: E402
+from rows import Rows, arguments, mnist, number, quantile, spread_of  # noqa: E402
 
-# In the order in which a step comes to them.
-PHASES = ("compute", "start", "send", "add", "result", "exchanged", "apply", "applied")
+# In the order in which a step comes to them. Not "last": that comes once, after the last step, and no step follows it.
+PHASES = ("compute", "start", "send", "check", "add", "result", "exchanged", "apply", "applied")
 
 
 def pause_ms(steps, at):
@@ -75,7 +75,7 @@ def kill_in(group, phase):
 
 
 def measure(rows, args, data):
-    kills, by_phase, joins, late = 16 if args.quick else 100, {p: [] for p in PHASES}, [], 0
+    kills, by_phase, joins, late = 18 if args.quick else 100, {p: [] for p in PHASES}, [], 0
     with Cluster(args.bin) as cluster:
         cluster.coordinator()
         group = Group(cluster, data)
@@ -91,11 +91,17 @@ def measure(rows, args, data):
             by_phase[phase].append(seen[0])
             joins.append(seen[1])
     every = [ms for seen in by_phase.values() for ms in seen]
-    rows.add(f"kill -9 of one of {WORKERS}, at 8 points of a step: beyond one", "ms", every, goal=30, at_least=False,
+    if not every:
+        raise RuntimeError(f"none of {kills} kills struck")
+    rows.add(f"kill -9 of one of {WORKERS}, at {len(PHASES)} points of a step: beyond one", "ms", every, goal=30, at_least=False,
              note="medians: " + ", ".join(f"{p} {number(statistics.median(v))}" for p, v in by_phase.items() if v))
     rows.add("the same, 99th percentile", "ms", quantile(every, 0.99), goal=100, at_least=False)
-    rows.add("a newcomer: longest pause beyond a step", "ms", joins, goal=30, at_least=False,
-             note=f"p90 {number(quantile(joins, 0.9))}")
+    rows.add("a newcomer: longest pause beyond a step", "ms", max(joins), goal=30, at_least=False,
+             spread=spread_of(joins),
+             note=f"the worst; median {number(statistics.median(joins))}, p90 {number(quantile(joins, 0.9))}")
+    if len(every) < kills or not all(by_phase.values()):
+        raise RuntimeError(f"{len(every)} of {kills} kills struck: " +
+                           ", ".join(f"{p} {len(v)}" for p, v in by_phase.items()))
 
 
 def main():
