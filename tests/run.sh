@@ -33,6 +33,7 @@ comings  | full soak       | 3  | part_python tests/integration/comings.py
 tsan     | full soak       | 6  | part_tsan
 races    | full soak       | 3  | part_instrumented
 histories| soak            | share(1)| part_python tests/integration/histories.py --minutes $(share 1)
+sixrounds| soak            | 70 | part_python tests/integration/histories.py --all
 simsoak  | soak            | share(2)| part_sim_soak
 chaossoak| soak            | share(1)| part_python tests/chaos/chaos.py --minutes $(share 1) --seed $RANDOM
 fuzzsoak | soak            | share(1)| part_fuzz $(($(share 1) * 60))
