@@ -131,12 +131,18 @@ class ProtocolTest(unittest.TestCase):
         first.goodbye()
 
     def test_version_that_is_not_spoken(self):
-        hello = (mc.field(1, 8) + mc.field(2, 9) + mc.field(3, "version") + mc.field(4, b"m" * 16)
-                 + mc.field(5, b"s" * 16) + mc.field(6, mc.PARTICIPANT) + mc.field(7, mc.JOIN)
-                 + mc.field(17, 1) + mc.field(18, 1))
-        kind, body = self.say(mc.frame(mc.HELLO, hello))
-        self.assertEqual((kind, body[1]), (mc.REFUSED, 1))
-        self.assertEqual(body[2], 77)
+        """Of a participant and of a worker; the same worker is welcome with a version that is."""
+        def hello(kind, versions, rest):
+            return mc.frame(mc.HELLO, mc.field(1, versions[0]) + mc.field(2, versions[1]) + mc.field(3, "version")
+                            + mc.field(4, b"m" * 16) + mc.field(5, b"s" * 16) + mc.field(6, kind) + mc.field(7, mc.JOIN)
+                            + rest)
+        worker = (mc.field(8, "n") + mc.field(9, "h") + mc.field(10, 1) + mc.field(11, ":1") + mc.field(12, 1)
+                  + mc.field(13, 2) + mc.field(14, "seed=5\n"))
+        for kind, rest in ((mc.PARTICIPANT, mc.field(17, 1) + mc.field(18, 1)), (mc.WORKER, worker)):
+            kind_of_answer, body = self.say(hello(kind, (8, 9), rest))
+            self.assertEqual((kind_of_answer, body[1], body[2]), (mc.REFUSED, 1, 77), body)
+            self.assertIn(b"version", body[3], body)
+        self.assertEqual(self.say(hello(mc.WORKER, (1, 9), worker))[0], mc.WELCOME)
 
     def say(self, data):
         """The first frame that answers these bytes; None when the connection just ends."""

@@ -189,6 +189,41 @@ static void strangers_are_refused(void **state)
     close_tcp(fixture);
 }
 
+/* It says everything else as a member would: only its version is not ours. */
+static void another_version_is_refused(void **state)
+{
+    struct fixture *fixture = open_tcp(1, NULL);
+    struct comm_member members[ENDS_MAX];
+    struct wire_hello hello = {.number = 1, .from = "from a later age"}, got;
+    struct wire_answer_message answer;
+    uint8_t bytes[WIRE_HELLO_BYTES], answered[WIRE_ANSWER_BYTES];
+    (void)state;
+    fixture_enter_all(fixture, 1, alone, 1);
+    hello.nonce = fixture_generation(fixture, 0, 1, alone, 1, members).nonce;
+    memcpy(hello.to, fixture->ends[0].id, COMM_ID_BYTES);
+    for (unsigned version = WIRE_VERSION - 1; version <= WIRE_VERSION + 1; version++) {
+        int fd = raw_connect(fixture->ends[0].address);
+        wire_put_hello(bytes, &hello);
+        assert_int_equal(bytes[4], WIRE_VERSION);
+        bytes[4] = (uint8_t)version;
+        assert_int_equal(wire_get_hello(bytes, &got), version == WIRE_VERSION);
+        raw_write(fd, bytes, sizeof bytes);
+        if (version == WIRE_VERSION) {
+            assert_true(raw_read(fixture, fd, answered, sizeof answered));
+            assert_true(wire_get_answer(answered, &answer));
+            assert_int_equal(answer.code, WIRE_ANSWER_OK);
+            close(fd);
+        } else {
+            assert_false(raw_read(fixture, fd, answered, 1)); /* shown out without a word */
+            close(fd);
+            assert_non_null(strstr(fixture->ends[0].log_text, "does not speak our protocol"));
+        }
+    }
+    assert_in_range(strangers_of(fixture, 0), 2, 3);
+    assert_int_equal(fixture->ends[0].announced, 0);
+    close_tcp(fixture);
+}
+
 /* A stranger that knows all but the key, and one that replays what it has seen. */
 static void who_does_not_know_the_key_is_refused(void **state)
 {
@@ -636,6 +671,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(strangers_are_refused),
+        cmocka_unit_test(another_version_is_refused),
         cmocka_unit_test(who_does_not_know_the_key_is_refused),
         cmocka_unit_test(half_a_hello_has_a_deadline),
         cmocka_unit_test(a_hello_from_the_future_has_a_deadline),
