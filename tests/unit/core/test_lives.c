@@ -312,6 +312,24 @@ static void a_node_that_keeps_failing_cools_down(void **state)
     bench_free(b);
 }
 
+/* Its beats go on, and it never says how far it got: the others wait for that ten seconds. */
+static void who_does_not_report_is_lost_after_ten_seconds(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 3, 1, 3);
+    bench_end(b, 3);
+    bench_report(b, 1, 1, 5);
+    bench_wait_ms(b, 9500);
+    assert_string_equal(bench_job(b).state, "regrouping");
+    assert_null(bench_told(b, 2, CORE_REFUSED));
+    bench_wait_ms(b, 1000);
+    assert_int_equal(bench_told(b, 2, CORE_REFUSED)->code, 75);
+    assert_non_null(strstr(bench_told(b, 2, CORE_REFUSED)->text, "it did not report after"));
+    assert_int_equal(bench_told(b, 1, CORE_GENERATION)->world, 1);
+    bench_free(b);
+}
+
 static void a_job_that_gets_nowhere_has_failed(void **state)
 {
     struct bench *b = bench_new();
@@ -405,6 +423,7 @@ int main(void)
         cmocka_unit_test(a_cut_through_the_middle_leaves_one_half),
         cmocka_unit_test(an_accusation_of_another_generation_is_nothing),
         cmocka_unit_test(a_node_that_keeps_failing_cools_down),
+        cmocka_unit_test(who_does_not_report_is_lost_after_ten_seconds),
         cmocka_unit_test(a_job_that_gets_nowhere_has_failed),
         cmocka_unit_test(progress_refills_the_budget),
         cmocka_unit_test(a_recovery_counts_when_all_have_computed),
