@@ -173,8 +173,10 @@ def members_that_flood_are_read_at_a_rate(cluster):
             except BlockingIOError:
                 pass
         time.sleep(0.001)
+    asked = time.monotonic()
     good.say("barrier beside-them")
     good.wait("released", 30)
+    print(f"     a barrier of 20 beside the flood: {time.monotonic() - asked:.3f} s")
     check_barriers([good], 20, 1)
     took = metric(cluster, "muster_frames_received_total") - before
     most = len(flood) * rate * (1 + time.monotonic() - began) + 20 * 2 * (time.monotonic() - began) + 500

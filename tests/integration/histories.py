@@ -410,12 +410,14 @@ def resumes_at_another_size(cluster, reference, rng):
         cluster.processes[name].kill()
     for name in names:
         cluster.processes[name].wait()
-    later = ["x0", "x1"]
+    later, begin = ["x0", "x1"], time.time()
     for name in later:
         cluster.worker(name, "--min", "2", "--max", "2", "--ckpt", ckpt, *common())
     for name in later:
         cluster.join(name)
-    if cluster.events("x0", "step")[0]["step"] < 4:
+    first = cluster.events("x0", "step")[0]
+    print(f"     two started to their first step: {first['time_us'] / 1e6 - begin:.2f} s")
+    if first["step"] < 4:
         raise Failure("it did not resume from a checkpoint\n" + cluster.all_words())
     judge(cluster, reference, 8, later)
 

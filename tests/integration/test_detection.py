@@ -327,9 +327,11 @@ def cut_off_from_its_group_it_forms_no_second_world(hosts):
             cluster.put(i, name, *endless(low=2))
         wait_world(cluster, *old)
         hosts.drop(0)
+        begin = time.monotonic()
         for name in ("x1", "x2"):
             cluster.put(0, name, *endless(low=2))
         cluster.wait(lambda: "missing and perhaps alive" in cluster.words("x1"), "the newcomers to be told", 60)
+        took = time.monotonic() - begin
         expect_words(cluster, "x1", "nobody of generation 1 is here", "on host1", "on host2", "muster forget")
         wait_more(cluster, "w1", 10)
         time.sleep(3)
@@ -344,6 +346,7 @@ def cut_off_from_its_group_it_forms_no_second_world(hosts):
             expect(code == 0 and "1 member" in out, f"muster forget {host}: {out}{err}", cluster)
         wait_world(cluster, "x1", "x2")
         judge(cluster, ALONE)
+        return f"the newcomers were told after {took:.2f} s"
 
 
 def main():

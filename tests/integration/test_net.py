@@ -288,9 +288,11 @@ def a_data_address_behind_a_firewall_is_named(hosts):
         cluster.start()
         for i in (0, 1):  # either may dial the other
             hosts.drop(i, port=7171)
+            begin = time.monotonic()
             cluster.put(i, f"w{i}", *common(2, "--data-listen", hosts.address(i) + ":7171", low=2, high=2))
         cluster.wait(lambda: "no data can be exchanged with it (a firewall? see --data-listen), at " in
                      cluster.words("coordinator", 100), "the address to be named", 60)
+        print(f"     named {time.monotonic() - begin:.1f} s after the second was started")
         expect_words(cluster, "coordinator", "on host0", "on host1")
         expect(any(f"{hosts.address(i)}:7171" in cluster.words("coordinator", 100) for i in (0, 1)),
                cluster.words("coordinator", 100))

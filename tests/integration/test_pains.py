@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from trial import (Spread, Undisturbed, arguments, endless, expect, expect_words, job, judge,  # noqa: E402
-                   newest, run_tests, wait_more, wait_world)
+                   newest, next_step_s, run_tests, wait_more, wait_world)
 
 TESTS, ARGS, ALONE = [], None, None
 HOUR = 3600
@@ -292,8 +292,9 @@ def two_halves_never_both_train(hosts):
         for name, host in places.items():
             cluster.put(host, name, *endless(low=2, high=4))
         wait_world(cluster, *places)
-        cut = hosts.drop(2)
+        cut, begin = hosts.drop(2), time.time()
         wait_world(cluster, "w0", "w1")
+        took = next_step_s(cluster, "w0", begin)
         stood = newest(cluster, "w2", "w3")
         wait_more(cluster, "w0", 30)
         time.sleep(3)
@@ -303,6 +304,7 @@ def two_halves_never_both_train(hosts):
             cluster.join(name, 75)
             expect_words(cluster, name, "was declared lost")
         judge(cluster, ALONE)
+        return f"the cut to the next step of the half that goes on: {took:.2f} s"
 
 
 @test

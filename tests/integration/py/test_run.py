@@ -222,6 +222,7 @@ class RunTest(unittest.TestCase):
                     for _ in range(2):
                         self.assertIn("up", process.stdout.readline())
                     until(lambda: len(alive(mark)) == 2, "what they start")
+                    begin = time.monotonic()
                     if how is None:
                         os.mkdir(f"{folder}/end")
                     else:
@@ -230,6 +231,7 @@ class RunTest(unittest.TestCase):
                     self.assertEqual(process.returncode, code)
                     if how == signal.SIGKILL:  # it cannot wait for its guardians then
                         until(lambda: not alive(mark), "the end of what was left")
+                        print(f"nothing is left {time.monotonic() - begin:.2f} s after SIGKILL")
                     self.assertEqual(alive(mark), [])
 
     def test_a_long_line_of_daemons_goes_too(self):
