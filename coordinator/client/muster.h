@@ -111,9 +111,10 @@ struct muster_options {
     uint8_t job_uid[MUSTER_ID_BYTES];   /* from a manifest; zeros = unknown */
     uint64_t known_generation;          /* from a manifest; 0 = none */
     uint64_t known_applied;             /* updates applied in the newest checkpoint */
-    uint32_t refresh_ms; /* a promise: muster_progress() is called at least so often, whatever the
-                            program does. One that waits for others and breaks it (four times as
-                            long) hangs, and counts as what they wait for. 0, the default: none */
+    uint32_t refresh_ms; /* a promise: muster_progress() is called at least so often in the phase
+                            EXCHANGE. One that waits for others so and breaks it (four times as
+                            long; a terminal that takes no output is a reason, too) hangs, and
+                            counts as what they wait for. 0, the default: nothing is promised */
     uint32_t connect_timeout_ms; /* give up when not admitted by then; 0 = never. Default 60000 */
     muster_wake_cb wake_cb; /* called on the library's thread when an event was queued; may be NULL;
                                must not block nor call the library */

@@ -342,12 +342,22 @@ static bool hangs(const struct session *session)
            session->now_us > session->status_us + patience_us;
 }
 
+/* Since it spoke last, or entered the collective that is open: what it waits for there is no excuse,
+ * whichever of the two was later by the coordinator's milliseconds. */
+static uint64_t hung_since_us(const struct session *session)
+{
+    uint64_t entered_us = session->ledger.open ? session->ledger.since_us + 1000 : 0;
+    uint64_t since_us = session->status_us > entered_us ? session->status_us : entered_us;
+
+    return since_us < session->now_us ? since_us : session->now_us;
+}
+
 static void say_beat(struct session *session, struct session_actions *actions)
 {
     struct session_position at = session->held;
     struct wire_message *message = session_send(actions, FRAME_BEAT, &at);
     bool hung = hangs(session);
-    uint64_t since_us = hung ? session->status_us : session->phase_since_us;
+    uint64_t since_us = hung ? hung_since_us(session) : session->phase_since_us;
 
     session->beaten_us = session->now_us;
     message->beat = (struct wire_beat){
@@ -364,9 +374,20 @@ static void say_beat(struct session *session, struct session_actions *actions)
     beat_ledger(session, &message->beat);
 }
 
+static uint64_t later(const struct session *session, uint64_t since_us, uint64_t by_us)
+{
+    return since_us + by_us < session->now_us ? since_us + by_us : session->now_us;
+}
+
 static void beat(struct session *session, struct session_actions *actions)
 {
-    session->lag_ms = (uint32_t)((session->now_us - session->beat_due_us) / 1000);
+    uint64_t lag_us = session->now_us - session->beat_due_us;
+
+    session->lag_ms = (uint32_t)(lag_us / 1000);
+    if (lag_us > us(session->beat_ms)) { /* nobody ran meanwhile, nor is it the program's fault */
+        session->status_us = later(session, session->status_us, lag_us);
+        session->phase_since_us = later(session, session->phase_since_us, lag_us);
+    }
     session->beat_due_us += us(session->beat_ms);
     if (session->beat_due_us <= session->now_us) /* it slept: no burst of beats */
         session->beat_due_us = session->now_us + us(session->beat_ms);

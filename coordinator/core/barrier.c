@@ -240,7 +240,7 @@ static void who_finished(const struct core *core, const struct job *job, char *t
     if (lowest == NULL)
         return;
     member_text(lowest, name, sizeof name);
-    (void)snprintf(text, bytes, "%s has finished after %llu step%s; ", name,
+    (void)snprintf(text, bytes, "%.120s has finished after %llu step%s; ", name,
                    (unsigned long long)lowest->applied, lowest->applied == 1 ? "" : "s");
 }
 

@@ -19,7 +19,7 @@ import checker  # noqa: E402
 from cluster import Cluster, Failure, seeded  # noqa: E402
 from histories import Reference, common, judge, run  # noqa: E402
 
-SOON_STEPS = 16  # of the survivors alone, before a spare that is in step has taken the place of one that was lost
+SOON_STEPS = 50  # of the survivors alone, before a spare that is in step has taken the place of one that was lost
 SHORT, MANY = 10, 24  # epochs; many where a newcomer must get in before the end
 
 
@@ -212,7 +212,7 @@ def tell(cluster, what, *names):
 def three_join_together(cluster, reference, rng):
     """Who is ready within a tick enters by the same plan, and never by one that was issued before. So that they are:
     the members stand still until all three have joined, and the coordinator until all three have caught up."""
-    names = begin(cluster, 2, 1, 5, epochs=MANY, coordinator=("--lost-beats", "100"))
+    names = begin(cluster, 2, 1, 5, epochs=MANY, coordinator=("--lost-beats", "100", "--stalled", "60s"))
     cluster.wait_steps("w0", rng.randrange(2, 5))
     newcomers = [f"x{i}" for i in range(3)]
     tell(cluster, signal.SIGSTOP, *names)
@@ -222,7 +222,7 @@ def three_join_together(cluster, reference, rng):
     cluster.wait(lambda: pids <= set(members(cluster)[1]), "three to join")
     tell(cluster, signal.SIGSTOP, "coordinator")
     tell(cluster, signal.SIGCONT, *names)
-    time.sleep(1.2)
+    time.sleep(3)  # many times what they need
     tell(cluster, signal.SIGCONT, "coordinator")
     end(cluster, reference, names + newcomers)
     once(cluster)

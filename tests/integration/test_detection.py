@@ -118,10 +118,11 @@ def hangs(cluster, phase):
     wait_world(cluster, "w0", "w2")
     took = next_step_s(cluster, "w0", since)
     expect(took <= 10, f"the next step came after {took:.2f} s", cluster)
-    expect_words(cluster, "coordinator", f"rank {rank} on n1 ({os.uname().nodename}, pid {pid}) is lost: stalled: in "
-                 "compute of step 6")
+    named = f"rank {rank} on n1 ({os.uname().nodename}, pid {pid}) is lost: stalled: in compute of step "
+    expect(any(f"{named}{step} for" in cluster.words("coordinator", 400) for step in (60, 61)),
+           f"nobody says '{named}60'", cluster)
     detect_us = cluster.events("w0", "generation")[-1]["detect_us"]
-    expect(5e6 <= detect_us <= 1e6 * (took + 1), f"detected after {detect_us} us, gone on after {took:.2f} s", cluster)
+    expect(5e6 <= detect_us <= 1e6 * (took + 3), f"detected after {detect_us} us, gone on after {took:.2f} s", cluster)
     for name in ("w0", "w2"):
         expect(f"pid {cluster.processes[name].pid}) is lost" not in cluster.words("coordinator", 400),
                f"{name} waited and was lost", cluster)

@@ -19,6 +19,8 @@
 
 static void drain_events(struct trainer *t);
 
+static volatile sig_atomic_t hung_code, heeded; /* the session has ended so; the loop knows it */
+
 /* ---- from the coordinator ------------------------------------------------------------------- */
 
 static bool fill_roster(const struct muster_event *event, struct elastic_roster *roster,
@@ -104,6 +106,7 @@ static void on_up(struct trainer *t, const struct muster_event *event)
 
 static void on_ended(struct trainer *t, const struct muster_event *event)
 {
+    heeded = 1;
     t->session_ended = true;
     uv_poll_stop(&t->session_poll);
     if (t->leaving)
@@ -351,14 +354,14 @@ static void on_beat_timer(uv_timer_t *timer)
 
 /* ---- the end of a worker that hangs ---------------------------------------------------------- */
 
-static volatile sig_atomic_t hung_code;
-
 static void on_alarm(int number)
 {
     static const char text[] = "muster-worker: the coordinator has ended this member, and the "
                                "thread that was to heed it hangs: ending at once\n";
 
     (void)number;
+    if (heeded)
+        return; /* it ends, and perhaps writes a checkpoint first */
     (void)!write(STDERR_FILENO, text, sizeof text - 1);
     _exit(hung_code);
 }
@@ -376,7 +379,7 @@ static void on_session_over(void *context, int exit_code)
 
 static void watch_for_the_end(struct muster_options *options)
 {
-    struct sigaction action = {.sa_handler = on_alarm};
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
 
     (void)sigaction(SIGALRM, &action, NULL);
     options->ended_cb = on_session_over;

@@ -24,7 +24,7 @@ PATIENCE_S = 60
 BEAT_S = 0.5
 # From the wait that makes it one to the sentence, on a busy machine: where everybody waits, and where somebody
 # computes, who has two beats first.
-WHOLE_S, NOT_WHOLE_S = 1.5, 3.0
+WHOLE_S, NOT_WHOLE_S = 2.5, 4.0
 HOST = socket.gethostname()[:64]
 
 
@@ -241,7 +241,7 @@ class DeadlockTest(unittest.TestCase):
             ranks = setup.start(script % 10, script % 3500, script % 1200)
             # Rule 19: after two beats and two usual steps (here they are short); two beats more bring and compare it.
             begun_s = [ranks[0].wait("waits")[0] for _ in range(2)][1] / 1e6
-            limit_s = begun_s + 4 * BEAT_S
+            limit_s = begun_s + 6 * BEAT_S
             _, logged_s = self.until(setup.logged, "awaited in all_reduce #2 'grads'", limit_s)
             why, _ = self.until(setup.why, f"{setup.name(1)} is awaited in all_reduce #2 'grads' (float32 x 1000, "
                                            "script:4) for ", begun_s + 3)

@@ -435,6 +435,23 @@ static void who_breaks_its_promise_to_speak_hangs(void **state)
     bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
     bench_wake_at(&bench, bench.now_us + 500000);
     assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_EXCHANGE);
+    /* nothing ran for 9 s, this library neither: that is not its fault */
+    bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
+    bench_wake_at(&bench, bench.now_us + 9000000);
+    assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_EXCHANGE);
+    /* what it entered after it had spoken is no excuse */
+    bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
+    bench.now_us += 300000;
+    bench_step(&bench, (struct session_event){
+                           .type = SESSION_LEDGER,
+                           .ledger = {.generation = 0, .entered = 9, .left = 8, .at = 9,
+                                      .open = true, .since_us = bench.now_us}});
+    bench_wake_at(&bench, bench.now_us + 400000);
+    bench_wake_at(&bench, bench.now_us + 400000);
+    bench_wake_at(&bench, bench.now_us + 400000);
+    assert_int_equal(bench_sent(&bench)->beat.phase, WIRE_PHASE_COMPUTE);
+    assert_in_range(bench_sent(&bench)->beat.phase_age_ms, 1, 1199);
+    bench_step(&bench, (struct session_event){.type = SESSION_LEDGER});
     status.phase = WIRE_PHASE_EVALUATE; /* has a limit of its own, and may hold the thread */
     bench_step(&bench, (struct session_event){.type = SESSION_STATUS, .status = status});
     bench_wake_at(&bench, bench.now_us + 9000000);
