@@ -342,8 +342,8 @@ static bool hangs(const struct session *session)
            session->now_us > session->status_us + patience_us;
 }
 
-/* Since it spoke last, or entered the collective that is open: what it waits for there is no excuse,
- * whichever of the two was later by the coordinator's milliseconds. */
+/* Since it spoke last, or entered the collective that is open: what it waits for there is no
+ * excuse, whichever of the two was later by the coordinator's milliseconds. */
 static uint64_t hung_since_us(const struct session *session)
 {
     uint64_t entered_us = session->ledger.open ? session->ledger.since_us + 1000 : 0;
