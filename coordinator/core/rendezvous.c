@@ -386,10 +386,13 @@ static void waiting_text(const struct core *core, const struct job *job, const s
         }
     if (c->owing > 0)
         (void)snprintf(text, bytes, "waiting for the reports of %u", c->owing);
+    else if (!fenced(job, c) && c->generation_frozen)
+        (void)snprintf(text, bytes,
+                       "nobody who has the state of generation %llu is here%s (muster forget, if "
+                       "it is gone)", (unsigned long long)job->number, lost);
     else if (!fenced(job, c))
         (void)snprintf(text, bytes,
-                       "nobody %s generation %llu is here%s (muster forget, if it is gone)",
-                       c->generation_frozen ? "who has the state of" : "of",
+                       "nobody of generation %llu is here%s (muster forget, if it is gone)",
                        (unsigned long long)job->number, lost);
     else if (have < job->min)
         (void)snprintf(text, bytes, "waiting for %u more (%u of min %u)%s", job->min - have, have,
