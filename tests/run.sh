@@ -21,7 +21,7 @@ net      | full soak       | 8  | part_python tests/integration/test_net.py
 detect   | full            | 5  | part_python tests/integration/test_detection.py
 pains    | full            | 4  | part_python tests/integration/test_pains.py
 chaos    | full            | 6  | part_python tests/chaos/chaos.py --seeds 4
-simhours | full            | 7  | part_ctest asan simhours
+simhours | full            | 6  | part_ctest asan simhours
 quickstart| full soak    | 3  | part_python tests/integration/test_quickstart.py
 fuzz     | full            | 3  | part_fuzz 60
 worker   | quick           | 3  | part_worker

@@ -346,6 +346,23 @@ static uint64_t limit_us(const struct core *core, const struct job *job, enum co
     return usual > least ? usual : least;
 }
 
+/* Many nodes silent at once is more likely our own network: one more window before the verdict. */
+static uint32_t mass_patience(const struct core *core, const struct job *job)
+{
+    uint64_t limit = (uint64_t)core->times.beat_ms * 1000 * core->times.lost_beats;
+    uint32_t nodes = 0, silent = 0;
+
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        bool first = m->in_generation;
+
+        for (struct member *o = member_first(core, job); first && o != m; o = member_next(core, o))
+            first = !o->in_generation || strcmp(o->node, m->node) != 0;
+        nodes += first;
+        silent += first && core->now_us - m->seen_us > limit;
+    }
+    return nodes >= 6 && silent * 3 > nodes ? core->times.lost_beats : 0;
+}
+
 /* What a tick wants to know of a job only when somebody may be silent or stalled. */
 struct survey {
     bool taken;
@@ -353,7 +370,26 @@ struct survey {
     uint32_t patience; /* more beats that everybody gets this time */
 };
 
-static void survey_take(const struct core *core, const struct job *job, struct survey *survey);
+static void survey_take(const struct core *core, const struct job *job, struct survey *survey)
+{
+    uint64_t limit_us = (uint64_t)core->times.beat_ms * 1000 * core->times.lost_beats;
+    uint32_t late = 0;
+    bool due = false;
+
+    if (survey->taken)
+        return;
+    survey->taken = true;
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
+        bool is_late = m->kind == CORE_WORKER && core->now_us - m->seen_us > limit_us;
+
+        survey->others_wait |= m->in_generation && (m->phase == CORE_PHASE_EXCHANGE ||
+                                                    ledger_waits(core, job, m));
+        late += is_late && m->in_generation;
+        due |= is_late && m->state != MEMBER_LOST && !m->released;
+    }
+    if (late > 1 && due) /* else there is nobody to be patient with */
+        survey->patience = mass_patience(core, job);
+}
 
 /* Does it owe what others wait for, for longer than its phase allows? Who waits itself, whatever it
  * calls its phase, or has finished, owes nothing. */
@@ -466,44 +502,6 @@ static void judge_participant(struct core *core, struct job *job, struct member 
     if (m->conn != 0)
         close_connection(core, m->conn);
     member_closed(core, m);
-}
-
-/* Many nodes silent at once is more likely our own network: one more window before the verdict. */
-static uint32_t mass_patience(const struct core *core, const struct job *job)
-{
-    uint64_t limit = (uint64_t)core->times.beat_ms * 1000 * core->times.lost_beats;
-    uint32_t nodes = 0, silent = 0;
-
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        bool first = m->in_generation;
-
-        for (struct member *o = member_first(core, job); first && o != m; o = member_next(core, o))
-            first = !o->in_generation || strcmp(o->node, m->node) != 0;
-        nodes += first;
-        silent += first && core->now_us - m->seen_us > limit;
-    }
-    return nodes >= 6 && silent * 3 > nodes ? core->times.lost_beats : 0;
-}
-
-static void survey_take(const struct core *core, const struct job *job, struct survey *survey)
-{
-    uint64_t limit_us = (uint64_t)core->times.beat_ms * 1000 * core->times.lost_beats;
-    uint32_t late = 0;
-    bool due = false;
-
-    if (survey->taken)
-        return;
-    survey->taken = true;
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        bool is_late = m->kind == CORE_WORKER && core->now_us - m->seen_us > limit_us;
-
-        survey->others_wait |= m->in_generation && (m->phase == CORE_PHASE_EXCHANGE ||
-                                                    ledger_waits(core, job, m));
-        late += is_late && m->in_generation;
-        due |= is_late && m->state != MEMBER_LOST && !m->released;
-    }
-    if (late > 1 && due) /* else there is nobody to be patient with */
-        survey->patience = mass_patience(core, job);
 }
 
 static void tick_job(struct core *core, struct job *job)

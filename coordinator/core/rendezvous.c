@@ -403,13 +403,18 @@ static void waiting_text(const struct core *core, const struct job *job, const s
                        job->max, core->times.quiet_ms);
 }
 
+static bool waits(const struct job *job)
+{
+    return job->state == CORE_JOB_FORMING || job->state == CORE_JOB_REGROUPING ||
+           job->state == CORE_JOB_PAUSED;
+}
+
 void job_waits_for(const struct core *core, const struct job *job, char *text, size_t bytes)
 {
     struct census c;
 
     text[0] = '\0';
-    if (job->max == 0 || job->state == CORE_JOB_RUNNING || job->state == CORE_JOB_DONE ||
-        job->state == CORE_JOB_FAILED)
+    if (job->max == 0 || !waits(job))
         return;
     take_census(core, job, &c);
     waiting_text(core, job, &c, text, bytes);
@@ -422,8 +427,8 @@ void job_tell_waiting(struct core *core, struct job *job)
     char text[CORE_SENTENCE_BYTES];
     struct census c;
 
-    if (!job->waiting_due || job->state == CORE_JOB_RUNNING || job->state == CORE_JOB_DONE ||
-        job->state == CORE_JOB_FAILED || !quiet(core, job, job->waiting_us, core->times.waiting_ms))
+    if (!job->waiting_due || !waits(job) ||
+        !quiet(core, job, job->waiting_us, core->times.waiting_ms))
         return;
     job->waiting_due = false;
     job->waiting_us = core->now_us;

@@ -153,6 +153,21 @@ static void accuse(struct bench *b, core_conn accuser, uint8_t accused, uint64_t
     bench_say(b, accuser, message);
 }
 
+/* Everybody who is in the generation reports and enters it. */
+static void form_again(struct bench *b, uint32_t count, uint64_t generation)
+{
+    for (core_conn conn = 1; conn <= count; conn++) {
+        if (b->members[conn].number != 0) {
+            bench_report(b, conn, generation - 1, 0);
+        }
+    }
+    for (core_conn conn = 1; conn <= count; conn++) {
+        if (b->members[conn].number != 0) {
+            bench_entered(b, conn, generation, 0);
+        }
+    }
+}
+
 /* Both still answer: the same group gets one more chance, then one of the pair goes. */
 static void a_pair_that_fails_twice_loses_one(void **state)
 {
@@ -160,14 +175,9 @@ static void a_pair_that_fails_twice_loses_one(void **state)
     (void)state;
     bench_running(b, 3, 2, 3);
     accuse(b, 1, 3, 1);
-    for (core_conn conn = 1; conn <= 3; conn++) {
-        bench_report(b, conn, 1, 0);
-    }
+    form_again(b, 3, 2);
     assert_int_equal(bench_told(b, 1, CORE_GENERATION)->generation, 2);
     assert_int_equal(bench_told(b, 3, CORE_GENERATION)->world, 3);
-    for (core_conn conn = 1; conn <= 3; conn++) {
-        bench_entered(b, conn, 2, 0);
-    }
     accuse(b, 2, 3, 2);
     bench_wait_ms(b, 1500);
     assert_int_equal(bench_told(b, 3, CORE_REFUSED)->code, 75);
@@ -183,12 +193,7 @@ static void who_says_it_twice_counts_once(void **state)
     (void)state;
     bench_running(b, 3, 2, 3);
     accuse(b, 1, 3, 1);
-    for (core_conn conn = 1; conn <= 3; conn++) {
-        bench_report(b, conn, 1, 0);
-    }
-    for (core_conn conn = 1; conn <= 3; conn++) {
-        bench_entered(b, conn, 2, 0);
-    }
+    form_again(b, 3, 2);
     accuse(b, 3, 1, 2);
     accuse(b, 3, 1, 2);
     accuse(b, 1, 3, 2);
@@ -196,21 +201,6 @@ static void who_says_it_twice_counts_once(void **state)
     assert_null(bench_told(b, 1, CORE_REFUSED));
     assert_non_null(strstr(bench_told(b, 3, CORE_REFUSED)->text, ": 1 report against it"));
     bench_free(b);
-}
-
-/* Everybody who is in the generation reports and enters it. */
-static void form_again(struct bench *b, uint32_t count, uint64_t generation)
-{
-    for (core_conn conn = 1; conn <= count; conn++) {
-        if (b->members[conn].number != 0) {
-            bench_report(b, conn, generation - 1, 0);
-        }
-    }
-    for (core_conn conn = 1; conn <= count; conn++) {
-        if (b->members[conn].number != 0) {
-            bench_entered(b, conn, generation, 0);
-        }
-    }
 }
 
 /* Two pairs that are cut from each other: the first report is not the verdict, or one of each side
