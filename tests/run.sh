@@ -89,7 +89,7 @@ part_ctest() { # preset label
     skipped=$(grep -cE 'Test +#.*\*\*\*Skipped' "$out")
     passed=$((total - failed - skipped))
     if [ "$total" -eq 0 ]; then echo "no test has the label $2"; failed=1; fi
-    [ "$failed" -gt 0 ] && tail -60 "$out"
+    [ "$failed" -gt 0 ] && awk '/Test +#.*[*][*][*]/ { on = 1 } /^ +Start +[0-9]+:/ { on = 0 } on' "$out" | head -200
     echo "+ $passed $failed $skipped"
 }
 

@@ -1,16 +1,17 @@
 /* Invariants (under the lock):
  *   1. Entries follow each other in the order in which they were entered; `next` never falls.
  *   2. entered and left are of `generation`, and never fall in it.
- *   3. What the writer calls is async-signal-safe: no lock is waited for, nothing is allocated or
- *      formatted by libc. */
+ *   3. What the writer calls is async-signal-safe: no lock is waited for without end, nothing is
+ *      allocated or formatted by libc. */
 #include "client/ledger.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { PATIENCE = 1000, LINE_BYTES = 512 };
+enum { SPINS = 100, PATIENCE_MS = 200, LINE_BYTES = 512 };
 
 static void lock(struct ledger *ledger)
 {
@@ -236,20 +237,26 @@ static void write_entry(const struct ledger_entry *entry, int descriptor, uint64
     write_line(&line, descriptor);
 }
 
-/* The lock may be held by the very thread that crashed. */
-static bool lock_in_time(struct ledger *ledger)
+/* The lock may be held by the very thread that crashed, or by one that has no core now: that one
+ * gets its time, slept in poll(), which a handler may call. */
+static bool lock_within(struct ledger *ledger, int patience_ms)
 {
-    for (int i = 0; i < PATIENCE; i++)
-        if (!__atomic_test_and_set(&ledger->lock, __ATOMIC_ACQUIRE))
-            return true;
-    return false;
+    for (int ms = 0;; ms++) {
+        for (int i = 0; i < SPINS; i++)
+            if (!__atomic_test_and_set(&ledger->lock, __ATOMIC_ACQUIRE))
+                return true;
+        if (ms >= patience_ms)
+            return false;
+        (void)poll(NULL, 0, 1);
+    }
 }
 
-/* One entry, copied out; `missed` stays set when one had to be read without the lock. */
+/* One entry, copied out; `missed` stays set when one had to be read without the lock: patience is
+ * spent once. */
 static struct ledger_entry entry_at(struct ledger *ledger, uint64_t at, bool *missed)
 {
     struct ledger_entry entry;
-    bool locked = lock_in_time(ledger);
+    bool locked = lock_within(ledger, *missed ? 0 : PATIENCE_MS);
 
     entry = ledger->ring[at % LEDGER_ENTRIES];
     if (locked)
@@ -263,7 +270,7 @@ static struct ledger_entry entry_at(struct ledger *ledger, uint64_t at, bool *mi
 void ledger_write(struct ledger *ledger, int descriptor, uint64_t now_us)
 {
     struct line line = {.bytes = 0};
-    bool locked = lock_in_time(ledger), missed = !locked;
+    bool locked = lock_within(ledger, PATIENCE_MS), missed = !locked;
     uint64_t next = ledger->next, count = kept(ledger);
 
     if (locked)

@@ -2,6 +2,7 @@
 #include "client/ledger.h"
 #include "client/where.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <pthread.h>
@@ -167,6 +168,32 @@ static void a_lock_that_is_held_does_not_stop_the_writer(void **state)
     free(ledger);
 }
 
+static void *unlock_soon(void *context)
+{
+    struct ledger *ledger = context;
+
+    (void)poll(NULL, 0, 20);
+    __atomic_clear(&ledger->lock, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* A thread that lost its core in the middle of an entry gets the time to end it. */
+static void a_lock_that_is_held_a_while_is_waited_for(void **state)
+{
+    struct ledger *ledger = ledger_new();
+    static char text[20000];
+    pthread_t thread;
+
+    (void)state;
+    (void)enter(ledger, 0, "grads", 1);
+    ledger->lock = true;
+    assert_int_equal(pthread_create(&thread, NULL, unlock_soon, ledger), 0);
+    written(ledger, 2, text, sizeof text);
+    (void)pthread_join(thread, NULL);
+    assert_non_null(strstr(text, "not left\nmuster ledger: end\n"));
+    free(ledger);
+}
+
 static void *enter_many(void *context)
 {
     for (int i = 0; i < 2000; i++) {
@@ -245,6 +272,7 @@ int main(void)
         cmocka_unit_test(long_texts_are_cut_and_none_is_empty),
         cmocka_unit_test(a_crash_writes_the_newest),
         cmocka_unit_test(a_lock_that_is_held_does_not_stop_the_writer),
+        cmocka_unit_test(a_lock_that_is_held_a_while_is_waited_for),
         cmocka_unit_test(many_threads_share_it),
         cmocka_unit_test(frames_of_a_stack_become_a_line),
         cmocka_unit_test(a_thread_of_this_process_is_found),
