@@ -35,6 +35,7 @@ struct process {
     struct fixture fixture;            /* one end, index 0 */
     uint8_t *data;
     uint32_t busy;                     /* frames under way */
+    uint32_t turn;                     /* whom the next frame is for: all get their share */
     uint64_t number;
     uint64_t halted;
     uint64_t seed;                     /* of data: it changes after a halt only, when nobody reads
@@ -82,10 +83,10 @@ static void process_enter(struct process *process, uint64_t number)
 static void process_send(struct process *process)
 {
     struct test_end *end = &process->fixture.ends[0];
-    for (uint32_t rank = 0; rank < PROCESSES && end->ready == process->number; rank++) {
-        uint32_t peer = comm_peer_at(end->comm, rank);
+    for (uint32_t i = 0; i < PROCESSES && end->ready == process->number && process->busy < 6; i++) {
+        uint32_t peer = comm_peer_at(end->comm, process->turn++ % PROCESSES);
         uint32_t to = 0;
-        if (peer == COMM_NO_PEER || process->busy >= 6) {
+        if (peer == COMM_NO_PEER) {
             continue;
         }
         while (memcmp(board->id[to], comm_peer_member(end->comm, peer)->id, COMM_ID_BYTES) != 0) {
