@@ -30,6 +30,7 @@ static void on_goodbye(struct core *core, struct member *m, const struct core_me
         m->gone = true;
     } else if (m->state == MEMBER_LOST || m->state == MEMBER_FROZEN) {
         member_set_conn(core, m, 0);
+        m->left = m->state == MEMBER_FROZEN;
         m->state = MEMBER_LOST;
         m->gone = true;
     } else {

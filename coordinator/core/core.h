@@ -203,9 +203,10 @@ struct core_job_view {
     const char *reason;        /* of the last change */
     struct core_id uid;
     uint64_t generation;
-    uint64_t step;             /* updates applied, as beats say */
+    uint64_t step;             /* updates applied, as members say */
     uint32_t world, min, max;
-    float loss, samples_per_s;
+    uint32_t members;          /* of the generation, and connected */
+    float loss, samples_per_s; /* as rank 0 told them last */
     uint64_t recoveries;       /* regroups after a loss */
     const uint64_t *last_us;   /* the last one, by phase */
     const struct core_histogram *histograms; /* of all since the coordinator's start, by phase */

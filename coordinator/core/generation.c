@@ -323,9 +323,10 @@ static void stored_plan(struct core *core, struct job *job)
     assert(message != NULL);
     fill(core, job, message, CORE_PLAN);
     core_log(core, CORE_INFO, job,
-             core_say(core, "plan %llu%s: %u members from the next boundary on",
+             core_say(core, "plan %llu%s: %u member%s from the next boundary on",
                       (unsigned long long)job->plan_number, job->plan_pause ? " (pause)" : "",
-                      message->roster.members_count));
+                      message->roster.members_count,
+                      message->roster.members_count == 1 ? "" : "s"));
 }
 
 /* The plan was told, but not to this one, whose connection had broken: it would never say that it

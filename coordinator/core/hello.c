@@ -40,22 +40,33 @@ static void first_difference(const char *ours, const char *theirs, char *a, char
     (void)snprintf(b, bytes, "%.*s", (int)strcspn(line_y, "\n"), line_y);
 }
 
+/* The spec must be the job's, whether it is done or not. */
+static bool check_spec(struct core *core, core_conn conn, const struct job *job,
+                       const struct core_hello *hello)
+{
+    char ours[160], theirs[160];
+
+    if (strcmp(job->spec, hello->spec) == 0)
+        return true;
+    first_difference(job->spec, hello->spec, ours, theirs, sizeof ours);
+    refuse(core, conn, job, CORE_REFUSAL_SPEC,
+           core_say(core, "the spec differs: job '%s'%s has %s, this worker has %s; it defines the "
+                          "bits, so %s",
+                    job->name, job->state == CORE_JOB_DONE ? ", which is done," : "",
+                    ours[0] ? ours : "nothing more", theirs[0] ? theirs : "nothing more",
+                    job->state == CORE_JOB_DONE ? "it is another job: choose another --job"
+                                                : "it must be equal on all"));
+    return false;
+}
+
 /* Spec and fingerprint must be the job's. */
 static bool check_same(struct core *core, core_conn conn, struct job *job,
                        const struct core_hello *hello)
 {
     char ours[160], theirs[160];
 
-    if (strcmp(job->spec, hello->spec) != 0) {
-        first_difference(job->spec, hello->spec, ours, theirs, sizeof ours);
-        refuse(core, conn, job, CORE_REFUSAL_SPEC,
-               core_say(core,
-                        "the spec differs: job '%s' has %s, this worker has %s; it defines the "
-                        "bits, so it must be equal on all",
-                        job->name, ours[0] ? ours : "nothing more",
-                        theirs[0] ? theirs : "nothing more"));
+    if (!check_spec(core, conn, job, hello))
         return false;
-    }
     if (strcmp(job->fingerprint, hello->fingerprint) != 0) {
         first_difference(job->fingerprint, hello->fingerprint, ours, theirs, sizeof ours);
         refuse(core, conn, job, CORE_REFUSAL_FINGERPRINT,
@@ -360,7 +371,7 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
     take_identity(m, hello);
     if (m->state == MEMBER_LOST) {
         m->state = MEMBER_RUNNING;
-        m->gone = false;
+        m->gone = m->left = false;
     }
     m->seen_us = core->now_us;
     m->suspect = false;
@@ -441,8 +452,9 @@ static struct job *job_of(struct core *core, core_conn conn, const struct core_m
     if (job == NULL)
         return NULL;
     if (job->state == CORE_JOB_DONE && hello->kind == CORE_WORKER) {
-        refuse(core, conn, job, CORE_REFUSAL_DONE,
-               core_say(core, "job '%s' is done", job->name));
+        if (check_spec(core, conn, job, hello))
+            refuse(core, conn, job, CORE_REFUSAL_DONE,
+                   core_say(core, "job '%s' is done", job->name));
         return NULL;
     }
     if (job->state == CORE_JOB_FAILED && hello->kind == CORE_WORKER) {

@@ -62,7 +62,6 @@ struct member {
     uint64_t phase_us;            /* since when it is in its phase */
     uint64_t step;                /* of its last beat */
     enum core_phase phase;
-    float loss, samples_per_s;
     bool suspect;
     uint32_t accused;             /* by so many peers, in this generation */
     uint64_t accused_us;          /* a peer saw its data connection end; 0 = none did */
@@ -82,6 +81,7 @@ struct member {
     /* lost */
     uint64_t probe_us;            /* last probe */
     bool gone;                    /* proven: its process does not live any more */
+    bool left;                    /* it said goodbye when it might */
     /* barrier and collectives */
     bool beaten;                  /* since it came to its barrier, or finished */
     bool has_ledger;              /* its struct ledger holds something */
@@ -131,8 +131,8 @@ struct cooling {
 #define COOLING_NODES 16
 #define STEP_TIMES    9
 
-/* What waits for the store; KEEP: a generation that was taken over, so that it is known after the
- * next restart. */
+/* What waits for the store; KEEP: a generation that was taken over, or that everybody has left, so
+ * that it is known after the next restart. */
 enum pending { PENDING_NONE, PENDING_FORM, PENDING_PLAN, PENDING_DONE, PENDING_KEEP };
 
 struct job {
@@ -158,6 +158,7 @@ struct job {
     uint64_t plan_number, plan_nonce;
     struct core_id plan_key;
     bool plan_pause;
+    uint64_t deserted_number;     /* generation of which it is stored that nobody lives */
     /* being stored */
     enum pending pending;
     uint64_t pending_lsn, pending_number, pending_nonce, pending_step;
@@ -181,6 +182,7 @@ struct job {
     bool recovering;              /* the generation follows a loss */
     uint32_t losses;              /* generations that ended with one since the last progress */
     uint64_t progress_step;       /* newest step ever seen */
+    float loss, samples_per_s;    /* as the newest beat of rank 0 told them */
     uint64_t step_us;             /* usual duration of a step in this group; 0 = not known yet */
     uint64_t times_us[STEP_TIMES]; /* it is the median of these, the newest that were seen */
     uint32_t times_taken;         /* so far, in this group */
@@ -299,6 +301,8 @@ void job_try(struct core *core, struct job *job);
 void job_tell_waiting(struct core *core, struct job *job);
 /* What a job that forms, regroups or is paused waits for; "" = it does not. */
 void job_waits_for(const struct core *core, const struct job *job, char *text, size_t bytes);
+/* Paused, and nobody of its last generation lives: whoever comes finds no one. */
+bool job_deserted(const struct core *core, const struct job *job);
 void job_rank(struct core *core, struct job *job, uint32_t world);
 void member_probe(struct core *core, struct member *m);
 void member_gone(struct core *core, struct member *m, const char *why);
@@ -375,6 +379,9 @@ void ledger_call(const struct ledger *l, char *text, size_t bytes);
 const char *short_place(const char *place);
 /* Who is awaited by those who wait longest, and what it does; "" = nobody is. */
 void ledger_awaited(const struct core *core, const struct job *job, char *text, size_t bytes);
+
+/* ---- view.c ---------------------------------------------------------------------------------- */
+uint64_t job_step(const struct core *core, const struct job *job);
 
 /* ---- record.c -------------------------------------------------------------------------------- */
 size_t record_encode(struct core *core, const struct job *job, enum pending what);

@@ -130,15 +130,25 @@ static void evict_silent(struct core *core, struct member *m, uint64_t silent_us
     job_try(core, job);
 }
 
+static void participant_lost(struct core *core, struct member *m)
+{
+    struct job *job = &core->jobs[m->job];
+
+    job->group_left++;
+    member_free(core, m);
+    barrier_decide(core, job, CORE_PARTICIPANT);
+}
+
 /* The connection ended without a goodbye. */
 void member_closed(struct core *core, struct member *m)
 {
     struct job *job = &core->jobs[m->job];
 
     if (m->kind == CORE_PARTICIPANT) {
-        job->group_left++;
-        member_free(core, m);
-        barrier_decide(core, job, CORE_PARTICIPANT);
+        if (job->waiting_participants > 0) /* else nobody misses it */
+            core_log(core, CORE_WARNING, job,
+                     core_say(core, "%s is lost: its connection ended", core_member_name(core, m)));
+        participant_lost(core, m);
         return;
     }
     if (m->released || job->state == CORE_JOB_DONE) {
@@ -229,10 +239,12 @@ void on_beat(struct core *core, struct member *m, const struct core_message *mes
     m->phase = message->beat.phase;
     m->phase_us = core->now_us > age_us ? core->now_us - age_us : 0;
     m->step = message->step;
-    m->loss = message->beat.loss;
-    m->samples_per_s = message->beat.samples_per_s;
     straggler_beat(job, m, message);
     ledger_beat(core, m, message);
+    if (m->in_generation && m->rank == 0) {
+        job->loss = message->beat.loss;
+        job->samples_per_s = message->beat.samples_per_s;
+    }
     if (m->in_generation)
         note_progress(core, job, message->step);
 }
@@ -501,7 +513,7 @@ static void judge_participant(struct core *core, struct job *job, struct member 
                       (unsigned long long)silent_us / 1000));
     if (m->conn != 0)
         close_connection(core, m->conn);
-    member_closed(core, m);
+    participant_lost(core, m);
 }
 
 static void tick_job(struct core *core, struct job *job)

@@ -58,6 +58,8 @@ static uint64_t checksum(const uint8_t *bytes, size_t count)
 /* What it will be when the store has it: the chosen are in. */
 static uint32_t flags_of(const struct member *m, enum pending what)
 {
+    if (m->kind != CORE_WORKER)
+        return 0;
     if (what == PENDING_FORM)
         return m->chosen ? 1 : 0;
     if (what == PENDING_PLAN)
@@ -84,6 +86,9 @@ size_t record_encode(struct core *core, const struct job *job, enum pending what
 {
     struct writer w = {core->record, core->record + RECORD_BYTES};
     bool form = what == PENDING_FORM, plan = what == PENDING_PLAN;
+    /* Nobody of it is awaited after a restart, and no step is to come that says how far it came. */
+    bool over = what == PENDING_DONE || job->state == CORE_JOB_FAILED ||
+                (what == PENDING_KEEP && job_deserted(core, job));
     uint32_t count = 0;
 
     put_u32(&w, MAGIC);
@@ -98,16 +103,16 @@ size_t record_encode(struct core *core, const struct job *job, enum pending what
     put_u64(&w, job->number_max);
     put_u64(&w, form ? job->pending_number : job->number);
     put_u64(&w, form ? job->pending_nonce : job->nonce);
-    put_u64(&w, form ? job->pending_step : job->step);
+    put_u64(&w, form ? job->pending_step : over ? job_step(core, job) : job->step);
     put_u64(&w, plan ? job->pending_number : 0);
     put_u64(&w, plan ? job->pending_nonce : 0);
     put_u32(&w, plan && job->pending_pause);
     put_u64(&w, job->hash);
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
-        count += m->kind == CORE_WORKER && flags_of(m, what) != 0;
+    for (struct member *m = member_first(core, job); m != NULL && !over; m = member_next(core, m))
+        count += flags_of(m, what) != 0;
     put_u32(&w, count);
-    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
-        if (m->kind == CORE_WORKER && flags_of(m, what) != 0)
+    for (struct member *m = member_first(core, job); m != NULL && !over; m = member_next(core, m))
+        if (flags_of(m, what) != 0)
             put_member(&w, m, flags_of(m, what), form);
     put_u64(&w, checksum(core->record, (size_t)(w.at - core->record)));
     return (size_t)(w.at - core->record);
@@ -215,10 +220,18 @@ static void get_job(struct core *core, struct job *job, struct reader *r)
     for (uint32_t i = 0; i < count && !r->broken; i++)
         get_member(core, job, r);
     job->all_entered = true;
-    job->state = state == 1   ? CORE_JOB_DONE
-                 : state == 2 ? CORE_JOB_FAILED
-                 : job->number > 0 ? CORE_JOB_RUNNING
-                                   : CORE_JOB_FORMING;
+    job->state = state == 1          ? CORE_JOB_DONE
+                 : state == 2        ? CORE_JOB_FAILED
+                 : job->number == 0  ? CORE_JOB_FORMING
+                 : job->first == NOBODY ? CORE_JOB_PAUSED
+                                        : CORE_JOB_RUNNING;
+    job->deserted_number = job->state == CORE_JOB_PAUSED ? job->number : 0;
+}
+
+static void free_members(struct core *core, struct job *job)
+{
+    while (job->first != NOBODY)
+        member_free(core, &core->members[job->first]);
 }
 
 /* A job with fresh leases for all its members; false (and nothing of it) when the record is
@@ -244,10 +257,12 @@ bool record_restore(struct core *core, const uint8_t *record, size_t bytes)
         return false;
     get_job(core, job, &r);
     core_copy_text(job->reason, sizeof job->reason, "restored from the store");
-    if (!r.broken && r.at == r.end)
-        return true;
-    while (job->first != NOBODY)
-        member_free(core, &core->members[job->first]);
-    job->used = false;
-    return false;
+    if (r.broken || r.at != r.end) {
+        free_members(core, job);
+        job->used = false;
+        return false;
+    }
+    if (job->state == CORE_JOB_DONE || job->state == CORE_JOB_FAILED)
+        free_members(core, job); /* version 0.1.0 stored them */
+    return true;
 }

@@ -93,6 +93,13 @@ static bool quiet(const struct core *core, const struct job *job, uint64_t since
     return core->now_us >= since_us + (uint64_t)ms * 1000;
 }
 
+/* A checkpoint proves that somebody trained before: their re-attachment is waited for. */
+static bool recalls(const struct core *core, const struct job *job, const struct census *c)
+{
+    return c->survivors == 0 && job->number == 0 && c->waiting_step > 0 &&
+           !quiet(core, job, job->first_us, core->times.reconnect_ms);
+}
+
 /* The decision: world size to form with now, 0 = not yet. *step: updates applied when it begins. */
 static uint32_t decide(const struct core *core, const struct job *job, const struct census *c,
                        uint64_t *step)
@@ -112,9 +119,7 @@ static uint32_t decide(const struct core *core, const struct job *job, const str
     /* Nobody starts again below a member that lives, even if it is on its way out. */
     if (c->survivors == 0 && c->released_step > c->waiting_step)
         return 0;
-    /* A checkpoint proves that somebody trained before: their re-attachment is waited for. */
-    if (c->survivors == 0 && job->number == 0 && c->waiting_step > 0 &&
-        !quiet(core, job, job->first_us, core->times.reconnect_ms))
+    if (recalls(core, job, c))
         return 0;
     if (all >= job->max)
         return job->max;
@@ -397,6 +402,10 @@ static void waiting_text(const struct core *core, const struct job *job, const s
     else if (have < job->min)
         (void)snprintf(text, bytes, "waiting for %u more (%u of min %u)%s", job->min - have, have,
                        job->min, lost);
+    else if (recalls(core, job, c))
+        (void)snprintf(text, bytes,
+                       "%u are here, and know of step %llu: who trained it has %u ms to come back",
+                       have, (unsigned long long)c->waiting_step, core->times.reconnect_ms);
     else
         (void)snprintf(text, bytes,
                        "%u of max %u are here: starting when nobody has come for %u ms", have,
@@ -409,11 +418,25 @@ static bool waits(const struct job *job)
            job->state == CORE_JOB_PAUSED;
 }
 
+/* Participants at their barriers. */
+static void group_waits_for(const struct job *job, char *text, size_t bytes)
+{
+    uint32_t come = job->group_here - job->group_left;
+
+    if (job->group_left > 0)
+        (void)snprintf(text, bytes, "%u of %u participants are here, %u %s left", come,
+                       job->group_size, job->group_left, job->group_left == 1 ? "has" : "have");
+    else
+        (void)snprintf(text, bytes, "%u of %u participants are here", come, job->group_size);
+}
+
 void job_waits_for(const struct core *core, const struct job *job, char *text, size_t bytes)
 {
     struct census c;
 
     text[0] = '\0';
+    if (job->max == 0 && job->waiting_participants > 0)
+        group_waits_for(job, text, bytes);
     if (job->max == 0 || !waits(job))
         return;
     take_census(core, job, &c);
@@ -467,6 +490,16 @@ static void take_new_terms(struct core *core, struct job *job, const struct cens
     }
 }
 
+bool job_deserted(const struct core *core, const struct job *job)
+{
+    if (job->state != CORE_JOB_PAUSED)
+        return false;
+    for (const struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->kind == CORE_WORKER && m->state != MEMBER_WAITING && !m->gone)
+            return false; /* a leaver that has not gone yet has the state too */
+    return true;
+}
+
 static void try_form(struct core *core, struct job *job)
 {
     struct census c;
@@ -491,6 +524,10 @@ static void try_form(struct core *core, struct job *job)
     }
     if (job->state == CORE_JOB_PAUSED)
         generation_release_leavers(core, job);
+    if (job_deserted(core, job) && job->deserted_number != job->number) {
+        job->deserted_number = job->number;
+        generation_keep(core, job);
+    }
     if (!fenced(job, &c))
         probe_missing(core, job);
 }

@@ -144,6 +144,22 @@ static void view_recent(const struct core *core, const struct job *job, struct c
     }
 }
 
+/* Updates applied: of the generation that runs, else the newest that was seen, which may have been
+ * lost since. */
+uint64_t job_step(const struct core *core, const struct job *job)
+{
+    uint64_t step = job->step;
+
+    if (job->state != CORE_JOB_RUNNING)
+        step = job->progress_step > step ? job->progress_step : step;
+    for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m->in_generation) {
+            step = m->step > step ? m->step : step;
+            step = m->applied > step ? m->applied : step;
+        }
+    return step;
+}
+
 bool core_view_job(const struct core *core, uint32_t index, struct core_job_view *view)
 {
     const struct job *job = job_at(core, index);
@@ -158,7 +174,7 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     view->reason = job->reason;
     view->uid = job->uid;
     view->generation = job->number;
-    view->step = job->progress_step > job->step ? job->progress_step : job->step;
+    view->step = job_step(core, job);
     view->world = job->world;
     view->min = job->min;
     view->max = job->max;
@@ -173,10 +189,11 @@ bool core_view_job(const struct core *core, uint32_t index, struct core_job_view
     view->verdicts = job->verdicts;
     ledger_awaited(core, job, view->awaited, sizeof view->awaited);
     for (struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
-        if (m->in_generation && m->rank == 0) {
-            view->loss = m->loss;
-            view->samples_per_s = m->samples_per_s;
-        }
+        view->members += m->in_generation && m->conn != 0;
+    view->loss = job->loss;
+    view->samples_per_s =
+        job->state == CORE_JOB_RUNNING || job->state == CORE_JOB_REGROUPING ? job->samples_per_s
+                                                                            : 0;
     return true;
 }
 
@@ -197,7 +214,7 @@ static const char *member_word(const struct core *core, const struct job *job,
     case MEMBER_FROZEN:
         return "frozen";
     case MEMBER_LOST:
-        return "lost";
+        return m->left ? "left" : "lost";
     case MEMBER_WAITING:
     case MEMBER_FREE:
     default:

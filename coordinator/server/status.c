@@ -174,7 +174,7 @@ static void member_metric(const struct core *core, FILE *out, const char *name, 
 static double straggler_of(const struct core_member_view *v) { return v->straggler; }
 static double shard_of(const struct core_member_view *v) { return v->shard_us / 1e6; }
 static double shards_of(const struct core_member_view *v) { return v->shards; }
-static double world_of(const struct core_job_view *v) { return v->world; }
+static double members_of(const struct core_job_view *v) { return v->members; }
 static double generation_of(const struct core_job_view *v) { return (double)v->generation; }
 static double recoveries_of(const struct core_job_view *v) { return (double)v->recoveries; }
 static double step_of(const struct core_job_view *v) { return (double)v->step; }
@@ -235,14 +235,15 @@ static void metrics_text(const struct core *core, const struct conn_counters *co
         page->status = 500;
         return;
     }
-    job_metric(core, out, "muster_members", "gauge", "members of the current generation", world_of);
+    job_metric(core, out, "muster_members", "gauge", "members of the generation that are here",
+               members_of);
     job_metric(core, out, "muster_generation", "gauge", "number of the generation", generation_of);
     job_metric(core, out, "muster_recoveries_total", "counter", "regroups after a loss",
                recoveries_of);
     job_metric(core, out, "muster_verdicts_total", "counter",
                "deadlocks and mismatches of collectives and barriers", verdicts_of);
     job_metric(core, out, "muster_step", "gauge", "updates applied", step_of);
-    job_metric(core, out, "muster_loss", "gauge", "loss of the last finished step", loss_of);
+    job_metric(core, out, "muster_loss", "gauge", "loss, as rank 0 told it last", loss_of);
     job_metric(core, out, "muster_samples_per_second", "gauge", "of rank 0", samples_of);
     member_metric(core, out, "muster_straggler", "needs much longer for a shard than the others",
                   straggler_of);

@@ -57,10 +57,10 @@ class Cluster:
         """The command, to be run where the coordinator runs."""
         return argv
 
-    def coordinator(self, *options, listen="127.0.0.1:0", state="state"):
+    def coordinator(self, *options, listen="127.0.0.1:0", state="state", quiet="300ms"):
         process = self.spawn("coordinator", [
             os.path.join(self.bin, "muster-coordinator"), "--listen", listen, "--http",
-            "127.0.0.1:0", "--quiet", "300ms", "--state", self.path(state), *options],
+            "127.0.0.1:0", "--quiet", quiet, "--state", self.path(state), *options],
             stdout=subprocess.PIPE)
         line = process.stdout.readline().decode()
         if not line.startswith("ready "):

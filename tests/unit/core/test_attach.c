@@ -61,6 +61,89 @@ static void a_restart_gives_fresh_leases(void **state)
     bench_free(b);
 }
 
+static void finish(struct bench *b, core_conn conn, uint64_t step)
+{
+    bench_say(b, conn, (struct core_message){.type = CORE_FINISHED, .generation = 1, .step = step});
+}
+
+/* Members of jobs that were done were accused after each restart, and the job was back at the step
+ * at which its last generation had begun. */
+static void nobody_of_a_done_job_is_awaited(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 2);
+    bench_say(b, 1, (struct core_message){.type = CORE_BEAT, .generation = 1, .step = 6,
+                                          .beat = {.loss = 0.25f, .samples_per_s = 100}});
+    finish(b, 1, 7);
+    finish(b, 2, 7);
+    assert_string_equal(bench_job(b).state, "done");
+    assert_true(bench_job(b).loss == 0.25f && bench_job(b).samples_per_s == 0);
+    bench_end(b, 1);
+    bench_end(b, 2);
+    assert_true(bench_job(b).loss == 0.25f);
+    assert_int_equal(bench_job(b).members, 0);
+    bench_restart(b);
+    assert_string_equal(bench_job(b).state, "done");
+    assert_int_equal(bench_job(b).step, 7);
+    assert_string_equal(bench_state(b, 1), "");
+    bench_wait_ms(b, 20000);
+    assert_int_equal(bench_times_logged(b, "suspect"), 0);
+    assert_int_equal(bench_times_logged(b, "is lost"), 0);
+    bench_free(b);
+}
+
+/* Who would train it further is not told that it is done. */
+static void a_done_job_of_another_spec_is_another_job(void **state)
+{
+    struct bench *b = bench_new();
+    struct bench_hello hello = {.node = "n2", .min = 1, .max = 1, .spec = "epochs=7\n"};
+    core_conn first;
+    (void)state;
+    first = bench_hello(b, (struct bench_hello){.node = "n1", .min = 1, .max = 1,
+                                                .spec = "epochs=6\n"});
+    bench_entered(b, first, 1, 0);
+    finish(b, first, 7);
+    assert_string_equal(bench_job(b).state, "done");
+    const struct bench_heard *heard = bench_told(b, bench_hello(b, hello), CORE_REFUSED);
+    assert_int_equal(heard->code, 77);
+    assert_non_null(strstr(heard->text, "which is done, has epochs=6, this worker has epochs=7"));
+    assert_non_null(strstr(heard->text, "choose another --job"));
+    hello.spec = "epochs=6\n";
+    assert_int_equal(bench_told(b, bench_hello(b, hello), CORE_REFUSED)->code, 0);
+    bench_free(b);
+}
+
+/* All have gone, and that is stored: after a restart nobody of them is asked for, and the job is
+ * what it was. */
+static void a_deserted_job_is_paused_over_a_restart(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 2, 2, 2);
+    bench_entered(b, 1, 1, 9);
+    assert_int_equal(bench_job(b).step, 9);
+    bench_end(b, 2);
+    bench_report(b, 1, 1, 10);
+    assert_string_equal(bench_job(b).state, "paused");
+    bench_say(b, 1, (struct core_message){.type = CORE_GOODBYE, .generation = 1,
+                                          .goodbye = {.text = ""}});
+    assert_string_equal(bench_state(b, 1), "left");
+    assert_string_equal(bench_state(b, 2), "lost");
+    bench_wait_ms(b, 100);
+    bench_probed(b, b->probes[0], true);
+    assert_string_equal(bench_state(b, 2), "lost");
+    bench_restart(b);
+    assert_string_equal(bench_job(b).state, "paused");
+    assert_int_equal(bench_job(b).step, 10);
+    assert_string_equal(bench_state(b, 2), "");
+    (void)bench_join(b, "n1", 1, 1);
+    assert_int_equal(bench_job(b).generation, 2);
+    bench_restart(b);
+    assert_string_equal(bench_state(b, 3), "detached"); /* that one is awaited */
+    bench_free(b);
+}
+
 static void a_damaged_record_is_passed_over(void **state)
 {
     struct bench *b = bench_new();
@@ -89,6 +172,8 @@ static void who_had_yet_to_copy_does_not_begin_below(void **state)
     (void)state;
     (void)bench_hello(b, (struct bench_hello){.node = "n1", .min = 1, .max = 2, .applied = 5});
     (void)bench_hello(b, (struct bench_hello){.node = "n2", .min = 1, .max = 2});
+    assert_string_equal(bench_job(b).waits_for, "2 are here, and know of step 5: who trained it "
+                                                "has 5000 ms to come back");
     bench_wait_ms(b, b->times.reconnect_ms + b->times.quiet_ms);
     assert_int_equal(bench_told(b, 2, CORE_GENERATION)->step, 5);
     bench_restart(b);
@@ -497,6 +582,9 @@ int main(void)
         cmocka_unit_test(who_is_missed_by_its_peers_is_asked_for),
         cmocka_unit_test(an_answer_that_comes_too_late_is_nothing),
         cmocka_unit_test(a_damaged_record_is_passed_over),
+        cmocka_unit_test(nobody_of_a_done_job_is_awaited),
+        cmocka_unit_test(a_done_job_of_another_spec_is_another_job),
+        cmocka_unit_test(a_deserted_job_is_paused_over_a_restart),
         cmocka_unit_test(an_empty_store_adopts_the_roster),
         cmocka_unit_test(what_was_adopted_is_stored),
         cmocka_unit_test(a_list_that_is_none_is_refused),

@@ -269,6 +269,23 @@ static void a_silent_participant_is_not_waited_for(void **state)
     bench_free(b);
 }
 
+/* One of three is killed before the third has come: that is said, in the log and to who asks. */
+static void a_participant_that_is_lost_is_named(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    (void)bench_hello(b, (struct bench_hello){.node = "n1", .participant = 0, .of = 3});
+    (void)bench_hello(b, (struct bench_hello){.node = "n2", .participant = 1, .of = 3});
+    bench_barrier(b, 1, "epoch", 1);
+    assert_string_equal(bench_job(b).waits_for, "2 of 3 participants are here");
+    bench_end(b, 2);
+    assert_string_equal(bench_logged(b, "is lost"),
+                        "participant 1 on n2 (pid 2) is lost: its connection ended");
+    assert_string_equal(bench_job(b).waits_for, "1 of 3 participants are here, 1 has left");
+    assert_non_null(strstr(bench_command(b, CORE_COMMAND_WHY, ""), "1 of 3 participants are here"));
+    bench_free(b);
+}
+
 static void enter_number(struct bench *b, core_conn conn, const char *name, uint64_t seq,
                          uint64_t number)
 {
@@ -337,6 +354,7 @@ int main(void)
         cmocka_unit_test(workers_and_participants_do_not_meet),
         cmocka_unit_test(one_that_left_after_the_end_is_not_waited_for),
         cmocka_unit_test(a_silent_participant_is_not_waited_for),
+        cmocka_unit_test(a_participant_that_is_lost_is_named),
         cmocka_unit_test(what_one_has_passed_is_released),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
