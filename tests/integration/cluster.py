@@ -57,7 +57,8 @@ class Cluster:
         """The command, to be run where the coordinator runs."""
         return argv
 
-    def coordinator(self, *options, listen="127.0.0.1:0", state="state", quiet="300ms"):
+    def coordinator(self, *options, listen="127.0.0.1:0", state="state", quiet="1s"):
+        """quiet: where all of --max come, they begin at once; until then the first wait so long for the next."""
         process = self.spawn("coordinator", [
             os.path.join(self.bin, "muster-coordinator"), "--listen", listen, "--http",
             "127.0.0.1:0", "--quiet", quiet, "--state", self.path(state), *options],

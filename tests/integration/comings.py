@@ -31,7 +31,7 @@ def terms(cluster, low, high, *more, node=None):
 def begin(cluster, count, low, high, *more, nodes=None, epochs=SHORT, coordinator=()):
     """A coordinator and workers w0 .. in a generation of all."""
     cluster.epochs = epochs
-    cluster.coordinator(*coordinator, quiet="2s")  # they must all come within it, on a loaded machine too
+    cluster.coordinator(*coordinator, quiet="2s")  # they are to begin together
     names = [f"w{i}" for i in range(count)]
     for i, name in enumerate(names):
         cluster.worker(name, *terms(cluster, low, high, *more, node=nodes[i] if nodes else f"n{i}"))

@@ -391,6 +391,7 @@ def a_crowd_larger_than_a_generation_can_be(cluster):
         job = next((j for j in status_all(cluster) if j["name"] == "crowd"), None)
         if job and job["state"] == "running" and job["world"] == WORLD_MAX and \
                 sum(m["state"] == "running" for m in job["members"]) == WORLD_MAX:
+            time.sleep(0.5)  # the log of the load is written every 10 ms
             check_members([load])
             break
     else:

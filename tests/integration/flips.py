@@ -74,7 +74,7 @@ def found(what, count, *more):
     """One of three or four. The flip is in the step, or in its update; not a single wrong bit is applied."""
     def story(cluster, reference, rng):
         step = rng.randrange(2, EPOCHS * STEPS_PER_EPOCH - 3)
-        cluster.coordinator()
+        cluster.coordinator(quiet="10s")
         names = start(cluster, count, flip(what, step), *more)
         ranked = ends(cluster, names, [0, 75] + [0] * (count - 2))
         corrupt = ranked[1]
@@ -92,7 +92,7 @@ def found(what, count, *more):
 def params_of_one_of_two(cluster, reference, rng):
     """No majority is needed: it knows by itself."""
     step = rng.randrange(2, EPOCHS * STEPS_PER_EPOCH - 1)
-    cluster.coordinator()
+    cluster.coordinator(quiet="10s")
     names = start(cluster, 2, flip("params", step, 0))
     ranked = ends(cluster, names, [75, 0])
     expect_words(cluster, ranked[0], "this replica (rank 0) is corrupt: ", SENTENCES["params"])
@@ -103,7 +103,7 @@ def params_of_one_of_two(cluster, reference, rng):
 def params_alone(cluster, reference, rng):
     """Started again, it goes on from the newest checkpoint."""
     step = rng.randrange(5, EPOCHS * STEPS_PER_EPOCH - 1)
-    cluster.coordinator()
+    cluster.coordinator(quiet="10s")
     more = ["--min", "1", "--max", "1", "--ckpt", cluster.path("ckpt"), "--ckpt-every", "2", *common()]
     cluster.worker("w0", *more, env=flip("params", step, 0))
     cluster.join("w0", 75)
@@ -122,7 +122,7 @@ def none_of_two_is_believed(what, *more):
     def story(cluster, reference, rng):
         step = rng.randrange(5, EPOCHS * STEPS_PER_EPOCH - 3)
         ckpt = ["--ckpt", cluster.path("ckpt"), "--ckpt-every", "2", *more]
-        cluster.coordinator()
+        cluster.coordinator(quiet="10s")
         names = start(cluster, 2, flip(what, step), *ckpt, low=2)
         ranked = ends(cluster, names, [75, 75])
         said = "ranks 0 and 1 have different sums" if what == "sum" else "none has a majority"
@@ -166,7 +166,7 @@ def audited_every_four(cluster, reference, rng):
     """Its arithmetic is wrong from some step on: what it adds until the next audit is in the chain, no more."""
     step = rng.randrange(5, 20)
     audited = (step + 3) // 4 * 4
-    cluster.coordinator()
+    cluster.coordinator(quiet="10s")
     names = start(cluster, 3, flip("sum", f"{step}+"), "--audit", "4")
     ranked = ends(cluster, names, [0, 75, 0])
     if finished(cluster, ranked[1]) != list(range(audited)):
@@ -184,7 +184,7 @@ def hashed_every_five(what):
     def story(cluster, reference, rng):
         step = rng.randrange(6, 24)
         shown = (step + (what != "params") + 4) // 5 * 5
-        cluster.coordinator()
+        cluster.coordinator(quiet="10s")
         names = start(cluster, 3, flip(what, step), "--hash-every", "5")
         ranked = ends(cluster, names, [0, 75, 0])
         if finished(cluster, ranked[1]) != list(range(shown)):
@@ -201,7 +201,7 @@ def hashed_every_five(what):
 
 def settings_that_differ(cluster, reference, rng):
     """Nothing is refused or waited for: compared is where both have a hash, audited where all ask for it."""
-    cluster.coordinator()
+    cluster.coordinator(quiet="10s")
     names = []
     for i, more in enumerate((["--hash-every", "3", "--audit", "2"], ["--audit", "2"],
                               ["--hash-every", "4", "--audit", "3"])):
@@ -215,7 +215,7 @@ def settings_that_differ(cluster, reference, rng):
 
 def audited_through_losses(cluster, reference, rng):
     """Every other step is audited while one is killed, one joins and one leaves."""
-    cluster.coordinator()
+    cluster.coordinator(quiet="10s")
     names = start(cluster, 3, None, "--audit", "2", epochs=LONG)
     cluster.wait_steps("w0", rng.randrange(3, 8))
     cluster.processes[names[rng.randrange(1, 3)]].kill()

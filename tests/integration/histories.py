@@ -60,10 +60,10 @@ def judge(cluster, reference, shards, survivors, epochs=EPOCHS):
         raise Failure("; ".join(wrong[:5]) + "\n" + cluster.all_words())
 
 
-def workers(cluster, count, *more, shards=8, low=1, fault=None):
+def workers(cluster, count, *more, shards=8, low=1, fault=None, epochs=EPOCHS):
     names = [f"w{i}" for i in range(count)]
     for name in names:
-        cluster.worker(name, "--min", str(low), "--max", str(count), *common(shards), *more,
+        cluster.worker(name, "--min", str(low), "--max", str(count), *common(shards, epochs), *more,
                        fault=fault)
     return names
 
@@ -150,7 +150,7 @@ def kill_in_copy(phase):
 def kill_go_on(phase, role):
     """The same, and the survivors go on alone (min 1)."""
     def story(cluster, reference, rng):
-        cluster.coordinator()
+        cluster.coordinator(quiet="10s")
         names = [f"w{i}" for i in range(3)]
         fault = f"{phase}:{fault_step(phase, rng)}:{ROLES[role]}:1"
         for name in names:
@@ -227,7 +227,7 @@ def kill_joiner(phase):
 def kill_in_recovery(phase, role):
     """One is killed, and another kills itself at that phase of the recovery."""
     def story(cluster, reference, rng):
-        cluster.coordinator()
+        cluster.coordinator(quiet="10s")
         names = [f"w{i}" for i in range(4)]
         first = rng.randrange(3, 20)
         for name in names:
@@ -272,14 +272,14 @@ def world(count, shards):
 
 def two_at_once(cluster, reference, rng):
     cluster.coordinator()
-    names = workers(cluster, 4)
+    names = workers(cluster, 4, epochs=LONG)
     cluster.wait_steps("w0", rng.randrange(3, 10))
     for victim in rng.sample(names, 2):
         cluster.processes[victim].kill()
     rest = [n for n in names if cluster.join(n, None) == 0]
     if len(rest) != 2:
         raise Failure("two of four were to go on\n" + cluster.all_words())
-    judge(cluster, reference, 8, rest)
+    judge(cluster, reference, 8, rest, LONG)
 
 
 def all_but_one(cluster, reference, rng):
@@ -354,16 +354,16 @@ def leaves(cluster, reference, rng):
 def pauses_and_goes_on(cluster, reference, rng):
     """A leaver makes them fewer than min: the rest keep the state, wait, and go on with somebody new."""
     cluster.coordinator()
-    names = workers(cluster, 2, low=2)
+    names = workers(cluster, 2, low=2, epochs=LONG)
     cluster.wait_steps("w0", rng.randrange(3, 9))
     leaver, rest = rng.sample(names, 2)
     cluster.processes[leaver].send_signal(signal.SIGTERM)
     cluster.join(leaver)
     cluster.wait(lambda: "paused: waiting for 1 more" in cluster.words(rest), "the pause")
-    cluster.worker("newcomer", "--min", "2", "--max", "2", *common())
+    cluster.worker("newcomer", "--min", "2", "--max", "2", *common(epochs=LONG))
     for name in (rest, "newcomer"):
         cluster.join(name)
-    judge(cluster, reference, 8, (rest, "newcomer"))
+    judge(cluster, reference, 8, (rest, "newcomer"), LONG)
 
 
 def all_leave_and_resume(cluster, reference, rng):
@@ -387,7 +387,7 @@ def all_leave_and_resume(cluster, reference, rng):
 
 def coordinator_restarts(cluster, reference, rng):
     cluster.coordinator()
-    names = workers(cluster, 3, low=2)
+    names = workers(cluster, 3, low=2, epochs=LONG)
     cluster.wait_steps("w0", 3)
     cluster.processes["coordinator"].kill()
     cluster.processes["coordinator"].wait()
@@ -398,7 +398,7 @@ def coordinator_restarts(cluster, reference, rng):
     rest = [n for n in names if cluster.join(n, None) == 0]
     if len(rest) != 2:
         raise Failure("two were to go on\n" + cluster.all_words())
-    judge(cluster, reference, 8, rest)
+    judge(cluster, reference, 8, rest, LONG)
 
 
 def resumes_at_another_size(cluster, reference, rng):

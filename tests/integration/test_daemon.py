@@ -41,13 +41,13 @@ def a_thousand_members_lose_a_quarter(cluster):
 @test
 def a_thousand_members_see_the_daemon_killed_and_stopped(cluster):
     count = MEMBERS
-    daemon = cluster.coordinator("--restart-budget", "1000")
+    daemon = cluster.coordinator("--restart-budget", "1000", "--lost-beats", "9")
     loads = workers(cluster, count, "--min", str(count // 2), "--max", str(count))
     before = formed(cluster, count)
     daemon.kill()
     daemon.wait()
     time.sleep(1)
-    daemon = cluster.coordinator("--restart-budget", "1000", listen=cluster.tcp)
+    daemon = cluster.coordinator("--restart-budget", "1000", "--lost-beats", "9", listen=cluster.tcp)
     after = formed(cluster, count)
     expect(after == before, f"generation {before} became {after}: nothing had happened to the members")
     daemon.send_signal(signal.SIGSTOP)

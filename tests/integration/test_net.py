@@ -41,7 +41,7 @@ def undisturbed(cluster, epochs):
         alone = Cluster(cluster.bin, keep=True)
         with alone:
             alone.worker("alone", "--standalone", *common(epochs))
-            alone.join("alone")
+            alone.join("alone", deadline_s=600)
         REFERENCE[epochs] = alone.logs["alone"]
     return REFERENCE[epochs]
 
@@ -74,7 +74,7 @@ def start_up_says_who_is_missing(cluster):
 
 @test
 def status_shows_the_job(cluster):
-    cluster.coordinator()
+    cluster.coordinator(quiet="10s")
     for i in range(3):
         cluster.worker(f"w{i}", *common(200))
     cluster.wait_steps("w0", 12)
@@ -155,7 +155,7 @@ def off_loopback_needs_insecure(cluster):
 @test
 def the_coordinator_goes_and_comes_back(cluster):
     """Training goes on; a restarted one finds the job again and notices a loss that comes later."""
-    cluster.coordinator()
+    cluster.coordinator(quiet="10s")
     names = ["w0", "w1", "w2"]
     for name in names:
         cluster.worker(name, *common(12, high=3))
@@ -180,7 +180,7 @@ def who_comes_with_a_later_checkpoint_sets_the_step(cluster):
     """The one who is left works on a shard of step 2 when somebody brings version 16: all go on from there, and that
     shard neither sees version 16 nor is added to its sums."""
     folder = cluster.path("ckpt")
-    cluster.worker("before", "--standalone", *common(4, "--ckpt", folder, "--ckpt-every", "16"), fault="applied:20")
+    cluster.worker("before", "--standalone", *common(4, "--ckpt", folder, "--ckpt-every", "16"), fault="applied:30")
     cluster.join("before", -signal.SIGKILL)
     cluster.coordinator()
     cluster.worker("w0", *common(4, low=2), env={"MUSTER_SLOW": "compute:2", "MUSTER_SLOW_MS": "3000"})

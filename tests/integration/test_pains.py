@@ -62,7 +62,7 @@ def a_member_dies_when_the_group_has_just_formed(cluster):
 def there_is_no_last_call(cluster):
     """torchrun waits a blind 30 s for others when min are there (last_call_timeout; basilica 493: and who comes after
     it is refused). Here it starts when nobody has come for --quiet, and who comes later is let in."""
-    cluster.coordinator()
+    cluster.coordinator(quiet="300ms")
     cluster.worker("w0", *endless())
     cluster.wait_steps("w0", 1)
     took = cluster.events("w0", "generation")[0]["rendezvous_us"] / 1e6
@@ -80,7 +80,7 @@ def growing_restarts_nobody(cluster):
     cluster.coordinator()
     names = ["w0", "w1"]
     for name in names:
-        cluster.worker(name, *endless(high=4))
+        cluster.worker(name, *endless(low=2, high=4))
     wait_world(cluster, *names)
 
     def started(name):  # pid and start time of the process
@@ -88,7 +88,7 @@ def growing_restarts_nobody(cluster):
             return cluster.processes[name].pid, f.read().rsplit(")", 1)[1].split()[19]
     before = [started(name) for name in names]
     for name in ("w2", "w3"):
-        cluster.worker(name, *endless(high=4))
+        cluster.worker(name, *endless(low=2, high=4))
     wait_world(cluster, "w0", "w1", "w2", "w3")
     expect([started(name) for name in names] == before, "a survivor was started again", cluster)
     for name in names:

@@ -46,7 +46,7 @@ def quickstart(*words, **environment):
 def the_main_job(folder):
     out = os.path.join(folder, "new", "out")
     for _ in range(2):  # the second time it empties its own folder
-        done = quickstart("--epochs", "12", "--out", out)
+        done = quickstart("--epochs", "24", "--out", out)
         text = done.stdout + done.stderr
         expect(done.returncode == 0, text)
         expect(done.stdout.rstrip().endswith("quickstart: PASS"), text)

@@ -35,24 +35,24 @@ def expect(holds, what, cluster):
         raise Failure(what + "\n" + cluster.all_words())
 
 
-def common(steps, shards, workers, low=1):
-    return ["--steps", str(steps), "--global-batch", str(4 * shards), "--shards", str(shards), "--seed", "5",
+def common(steps, shards, workers, low=1, samples=4):
+    return ["--steps", str(steps), "--global-batch", str(samples * shards), "--shards", str(shards), "--seed", "5",
             "--threads", "1", "--isa", "avx2", "--log-samples", "--min", str(low), "--max", str(workers)]
 
 
-def undisturbed(bin_folder, steps, shards):
+def undisturbed(bin_folder, steps, shards, samples):
     """The log of that run; it is made once."""
     if (steps, shards) not in REFERENCE:
         with Cluster(bin_folder, keep=True) as alone:
-            alone.worker("alone", "--standalone", *common(steps, shards, 1), "--threads", "2")
+            alone.worker("alone", "--standalone", *common(steps, shards, 1, samples=samples), "--threads", "2")
             alone.join("alone")
         REFERENCE[steps, shards] = alone.logs["alone"]
     return REFERENCE[steps, shards]
 
 
-def judge(cluster, steps, shards, survivors):
+def judge(cluster, steps, shards, survivors, samples=4):
     """One chain of bits, and nobody has other samples than another."""
-    wrong = checker.check_history(list(cluster.logs.values()), undisturbed(cluster.bin, steps, shards), None,
+    wrong = checker.check_history(list(cluster.logs.values()), undisturbed(cluster.bin, steps, shards, samples), None,
                                   [cluster.logs[name] for name in survivors])
     expect(not wrong, "; ".join(wrong[:5]), cluster)
 
@@ -86,7 +86,7 @@ def kept(cluster, names):
     """Nobody was lost, whatever else happened."""
     for name in names:
         cluster.join(name)
-    lost = [w for w in ("is lost", "stalled", "suspect") if lines(cluster, w)]
+    lost = [w for w in ("is lost", "stalled") if lines(cluster, w)]
     expect(not lost, f"the coordinator says '{lost}'", cluster)
     worlds = {e["world"] for e in cluster.events(names[0], "step")}
     expect(worlds == {len(names)}, f"worlds {worlds}", cluster)
@@ -98,18 +98,18 @@ STEPS, SHARDS, LAST = 70, 12, 20
 
 
 def with_a_slow_one(bin_folder, *options):
-    """Three workers, one of which takes 60 ms more for each shard. The cluster as it was left, and which was slow."""
+    """Three workers, one of which takes 90 ms more for each shard. The cluster as it was left, and which was slow."""
     with Cluster(bin_folder, keep=True) as cluster:
         names = ["w0", "w1", "slow"]
         cluster.coordinator(*options)
         for name in names:
-            slow = {"MUSTER_SLOW": "compute:*", "MUSTER_SLOW_MS": "60", "MUSTER_SLOW_EVERY": "1"}
+            slow = {"MUSTER_SLOW": "compute:*", "MUSTER_SLOW_MS": "90", "MUSTER_SLOW_EVERY": "1"}
             cluster.worker(name, *common(STEPS, SHARDS, 3, 3), env=slow if name == "slow" else None)
         cluster.wait(lambda: lines(cluster, "is a straggler"), "the slow one to be named")
         named_at = len(cluster.events("w0", "step"))
         pid = cluster.processes["slow"].pid
         expect(states(cluster)[pid] == "straggler", f"states {states(cluster)}", cluster)
-        cluster.wait_steps("w0", STEPS - 3)
+        cluster.wait_steps("w0", STEPS - 20)
         words = set(states(cluster).items())
         expect((pid, "straggler") in words and len(words) == 3, f"near the end it is {words}", cluster)
         kept(cluster, names)
@@ -140,45 +140,43 @@ def a_slow_one_is_named_and_kept_and_with_rebalance_it_gets_less(bins, _):
 # ---- a starved one ---------------------------------------------------------------------------------------
 
 def starve(process, stop):
-    """10 ms of each 100 ms are its own."""
+    """5 ms of each 50 ms are its own."""
     while not stop.is_set():
         process.send_signal(signal.SIGCONT)
-        time.sleep(0.010)
+        time.sleep(0.005)
         process.send_signal(signal.SIGSTOP)
-        time.sleep(0.090)
+        time.sleep(0.045)
     process.send_signal(signal.SIGCONT)
 
 
 @test
 def a_starved_one_is_named_and_kept(bins, everything):
-    for_s, steps = (60, 3000) if everything else (15, 800)
+    # A shard takes longer than what the starved one has at a time: it cannot slip through between two stops.
+    for_s, steps, samples = (60, 1500, 32) if everything else (15, 300, 32)
     with Cluster(bins[1]) as cluster:
         names = ["w0", "w1", "starved"]
         cluster.coordinator()
         for name in names:
-            cluster.worker(name, *common(steps, SHARDS, 3, 3))
+            cluster.worker(name, *common(steps, SHARDS, 3, 3, samples))
         cluster.wait_steps("starved", 5)
         stop = threading.Event()
         thread = threading.Thread(target=starve, args=(cluster.processes["starved"], stop))
         begin = time.monotonic()
         thread.start()
         try:
-            cluster.wait(lambda: lines(cluster, "is a straggler"), "the starved one to be named", for_s)
+            cluster.wait(lambda: lines(cluster, "is a straggler"), "the starved one to be named", 60)
             time.sleep(max(0, begin + for_s - time.monotonic()))
             steps_then = len(cluster.events("w0", "step"))
             expect(steps_then < steps, "the job was too short", cluster)
-            # On a machine that starves the others too it may be as fast as they are for a while; then that was said.
-            cluster.wait(lambda: states(cluster)[cluster.processes["starved"].pid] ==
-                         ("straggler" if "is a straggler" in lines(cluster, "straggler")[-1] else "running"),
-                         "status and log to say the same of it", 10)
+            state = states(cluster)[cluster.processes["starved"].pid]
+            expect(state == "straggler", f"it is {state}", cluster)
         finally:
             stop.set()
             thread.join()
         kept(cluster, names)
         named = lines(cluster, "is a straggler")
-        pid = f"pid {cluster.processes['starved'].pid})"
-        expect(named and all(pid in line for line in named), f"named: {named}", cluster)
-        judge(cluster, steps, SHARDS, names)
+        expect(len(named) == 1 and f"pid {cluster.processes['starved'].pid})" in named[0], f"named: {named}", cluster)
+        judge(cluster, steps, SHARDS, names, samples)
 
 
 # ---- after a loss ----------------------------------------------------------------------------------------
@@ -195,7 +193,7 @@ def after_a_loss_the_shards_are_spread_anew(bins, _):
     steps, shards = 400, 16
     with Cluster(bins[1]) as cluster:
         names = [f"w{i}" for i in range(4)]
-        cluster.coordinator()
+        cluster.coordinator(quiet="10s")
         for name in names:
             cluster.worker(name, *common(steps, shards, 4))
         cluster.wait_steps("w0", 10)

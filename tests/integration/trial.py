@@ -54,7 +54,7 @@ class Spread(Cluster):
         address = self.hosts.address(0, self.version)
         address = f"[{address}]:7070" if self.version == 6 else f"{address}:7070"
         self.at = 0
-        return self.coordinator("--insecure", *options, listen=address)
+        return self.coordinator("--insecure", *options, listen=address, quiet="3s")
 
     def put(self, host, name, *options, **kinds):
         self.at = host

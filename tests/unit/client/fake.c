@@ -138,25 +138,37 @@ bool fake_at_end(struct fake *fake)
     return !read_any(fake, &message);
 }
 
-void fake_send_bytes(struct fake *fake, const uint8_t *bytes, size_t length)
+static bool send_all(struct fake *fake, const uint8_t *bytes, size_t length)
 {
     while (length > 0) {
         ssize_t done = send(fake->peer, bytes, length, MSG_NOSIGNAL);
 
-        assert_true(done > 0);
+        if (done <= 0)
+            return false;
         bytes += done;
         length -= (size_t)done;
     }
+    return true;
 }
 
-void fake_send(struct fake *fake, const struct wire_message *message)
+void fake_send_bytes(struct fake *fake, const uint8_t *bytes, size_t length)
+{
+    assert_true(send_all(fake, bytes, length));
+}
+
+bool fake_try_send(struct fake *fake, const struct wire_message *message)
 {
     const uint8_t *frame = NULL;
     size_t bytes = 0;
 
     wire_arena_reset(&fake->out);
     assert_int_equal(wire_encode(&fake->out, message, &frame, &bytes), WIRE_OK);
-    fake_send_bytes(fake, frame, bytes);
+    return send_all(fake, frame, bytes);
+}
+
+void fake_send(struct fake *fake, const struct wire_message *message)
+{
+    assert_true(fake_try_send(fake, message));
 }
 
 void fake_admit(struct fake *fake, struct wire_message *hello)

@@ -31,6 +31,8 @@ void fake_read(struct fake *fake, uint8_t type, struct wire_message *message);
 bool fake_at_end(struct fake *fake);
 
 void fake_send(struct fake *fake, const struct wire_message *message);
+/* False: the session has closed the connection. */
+bool fake_try_send(struct fake *fake, const struct wire_message *message);
 void fake_send_bytes(struct fake *fake, const uint8_t *bytes, size_t length);
 
 /* Ends the connection; with a reset when `reset`. */

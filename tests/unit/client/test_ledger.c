@@ -172,7 +172,7 @@ static void *unlock_soon(void *context)
 {
     struct ledger *ledger = context;
 
-    (void)poll(NULL, 0, 20);
+    (void)poll(NULL, 0, 5);
     __atomic_clear(&ledger->lock, __ATOMIC_RELEASE);
     return NULL;
 }

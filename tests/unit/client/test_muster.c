@@ -591,9 +591,10 @@ static void events_that_nobody_takes_are_bounded(void **state)
         event = expect(&fixture, MUSTER_WAITING);
     } while (event->have < 6000);
     muster_event_free(event);
-    for (uint32_t i = 0; i < 4200; i++)
-        fake_send(&fixture.fake, &drain);
-    while (!fake_at_end(&fixture.fake)) { /* until the session gave up and closed */
+    for (uint32_t i = 0; i < 4200 && fake_try_send(&fixture.fake, &drain); i++) {
+        /* until the session gives up and closes, which may be before the last */
+    }
+    while (!fake_at_end(&fixture.fake)) {
     }
     for (;;) {
         assert_int_equal(muster_next(fixture.muster, PATIENCE_MS, &event), MUSTER_OK);

@@ -19,7 +19,7 @@ static struct comm_limits impatient(void)
 {
     struct comm_limits limits;
     comm_limits_default(&limits);
-    limits.connect_ms = 300;
+    limits.connect_ms = 1000;
     return limits;
 }
 

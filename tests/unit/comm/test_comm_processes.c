@@ -19,8 +19,8 @@ struct board {
     char address[PROCESSES][COMM_ADDRESS_BYTES];
     uint8_t id[PROCESSES][COMM_ID_BYTES];
     atomic_uint open;
-    atomic_ullong number;              /* generation that all members are to enter */
-    atomic_ullong roster;              /* bit i: process i is a member of it */
+    atomic_ullong plan;                /* generation that all members are to enter << PROCESSES |
+                                          bit i: process i is a member of it */
     atomic_ullong halted;              /* generation that is over */
     atomic_ullong ready[PROCESSES];    /* generation in which it is ready */
     atomic_ullong whole[PROCESSES];    /* frames that arrived */
@@ -54,14 +54,13 @@ static void process_frame(struct test_end *end, uint32_t peer, const struct comm
     atomic_fetch_add(&board->whole[me], 1);
 }
 
-static void process_enter(struct process *process, uint64_t number)
+static void process_enter(struct process *process, uint64_t number, uint64_t roster)
 {
     struct comm_member members[PROCESSES];
     struct comm_generation generation = {.number = number,
                                          .nonce = number * 7,
                                          .members = members,
                                          .me = COMM_VISITOR};
-    uint64_t roster = atomic_load(&board->roster);
     memset(members, 0, sizeof members);
     memset(generation.key, (int)number, sizeof generation.key);
     for (uint32_t i = 0; i < PROCESSES; i++) {
@@ -112,7 +111,7 @@ static void process_run(uint32_t me)
     memcpy(board->address[me], end->address, COMM_ADDRESS_BYTES);
     atomic_fetch_add(&board->open, 1);
     for (;;) {
-        uint64_t number = atomic_load(&board->number);
+        uint64_t plan = atomic_load(&board->plan);
         uint64_t halted = atomic_load(&board->halted);
         uint32_t done = 0;
         if (halted > process.halted) {
@@ -122,8 +121,8 @@ static void process_run(uint32_t me)
             process.seed = halted;
             pattern_fill(process.data, FRAME_BYTES, process.seed);
         }
-        if (number > process.number && (atomic_load(&board->roster) >> me & 1) != 0) {
-            process_enter(&process, number);
+        if (plan >> PROCESSES > process.number && (plan >> me & 1) != 0) {
+            process_enter(&process, plan >> PROCESSES, plan % (1u << PROCESSES));
         }
         process_send(&process);
         uv_run(&process.fixture.loop, UV_RUN_NOWAIT);
@@ -150,8 +149,7 @@ static void wait_for(atomic_ullong *value, uint64_t wanted, const char *what)
 
 static void new_generation(uint64_t number, uint64_t roster)
 {
-    atomic_store(&board->roster, roster);
-    atomic_store(&board->number, number);
+    atomic_store(&board->plan, number << PROCESSES | roster);
     for (uint32_t i = 0; i < PROCESSES; i++) {
         if ((roster >> i & 1) != 0) {
             wait_for(&board->ready[i], number, "ready");

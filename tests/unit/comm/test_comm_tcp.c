@@ -43,9 +43,9 @@ static struct comm_limits short_limits(void)
 {
     struct comm_limits limits;
     comm_limits_default(&limits);
-    limits.handshake_ms = 300;
-    limits.connect_ms = 600;
-    limits.progress_ms = 400;
+    limits.handshake_ms = 1000;
+    limits.connect_ms = 1300;
+    limits.progress_ms = 1000;
     return limits;
 }
 
