@@ -352,7 +352,7 @@ static uint64_t hung_since_us(const struct session *session)
     return since_us < session->now_us ? since_us : session->now_us;
 }
 
-static void say_beat(struct session *session, struct session_actions *actions)
+void session_beat(struct session *session, struct session_actions *actions)
 {
     struct session_position at = session->held;
     struct wire_message *message = session_send(actions, FRAME_BEAT, &at);
@@ -391,7 +391,7 @@ static void beat(struct session *session, struct session_actions *actions)
     session->beat_due_us += us(session->beat_ms);
     if (session->beat_due_us <= session->now_us) /* it slept: no burst of beats */
         session->beat_due_us = session->now_us + us(session->beat_ms);
-    say_beat(session, actions);
+    session_beat(session, actions);
 }
 
 /* Since when it waits in a collective, or at a barrier: the later of the two. */
@@ -452,7 +452,7 @@ static void wake_attached(struct session *session, struct session_actions *actio
         beat(session, actions);
     else if (session->now_us >= early_due_us(session)) {
         session->early_us = session->now_us;
-        say_beat(session, actions);
+        session_beat(session, actions);
     }
 }
 

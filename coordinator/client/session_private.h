@@ -17,6 +17,8 @@ struct wire_message *session_send(struct session_actions *actions, enum frame_ty
 void session_deliver(struct session_actions *actions, enum session_news news,
                      const struct wire_message *message);
 
+void session_beat(struct session *session, struct session_actions *actions);
+
 /* The session is over: closes what is open and delivers ENDED. session->text is the text. */
 void session_finish(struct session *session, enum session_end end, uint32_t exit_code,
                     struct session_actions *actions);

@@ -282,6 +282,8 @@ bool session_say(struct session *session, const struct session_event *event,
     if (!rule->keep(session, event))
         return false;
     if (session->state == SESSION_ATTACHED && rule->send) {
+        if (event->type == SESSION_FINISHED)
+            session_beat(session, actions); /* what the last steps brought comes before the end */
         rule->send(session, actions);
     } else if (event->type == SESSION_GOODBYE && !session->admitted) {
         session_copy_text(session->text, sizeof session->text, "left before it was admitted");

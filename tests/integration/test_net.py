@@ -102,6 +102,33 @@ def status_shows_the_job(cluster):
 
 
 @test
+def status_keeps_what_a_short_job_came_to(cluster):
+    """It is over before the first beat is due; and a coordinator that is started again says the same of it, and accuses
+    none of those who have gone."""
+    cluster.bin = ARGS.release
+    cluster.coordinator()
+    cluster.worker("w0", *common(1, high=1))
+    cluster.join("w0")
+    last = cluster.events("w0", "step")[-1]
+
+    def shown():
+        state = job(cluster)
+        return state["state"], state["step"], state["members"]
+    expect(shown() == ("done", 16, []), f"it is {shown()}", cluster)
+    expect(abs(job(cluster)["loss"] - last["loss"]) < 1e-6, f"loss {job(cluster)['loss']}, not {last['loss']}", cluster)
+    cluster.processes["coordinator"].kill()
+    cluster.processes["coordinator"].wait()
+    cluster.coordinator(listen=cluster.tcp)
+    expect(shown() == ("done", 16, []), f"after a restart it is {shown()}", cluster)
+    cluster.worker("other", *common(2, high=1))
+    cluster.join("other", 77)
+    expect_words(cluster, "other", "job 'j', which is done, has epochs=1, this worker has epochs=2", "another --job")
+    cluster.worker("same", *common(1, high=1))
+    cluster.join("same")
+    expect_words(cluster, "same", "job 'j' is done")
+
+
+@test
 def another_spec_is_refused_with_both_values(cluster):
     cluster.coordinator()
     cluster.worker("w0", *common(low=2))
@@ -298,12 +325,12 @@ def a_data_address_behind_a_firewall_is_named(hosts):
                cluster.words("coordinator", 100))
 
 
-BIN = None
+ARGS, BIN = None, None
 
 
 def main():
-    global BIN
-    args = arguments()
+    global ARGS, BIN
+    ARGS = args = arguments()
     BIN = args.bin
     return run_tests(TESTS, args)
 

@@ -292,6 +292,7 @@ void control_say(struct trainer *t, const struct elastic_action *action)
         (void)muster_leave(t->session, &p, (uint32_t)t->settings->drain_ms);
         break;
     case ELASTIC_DO_SEND_FINISHED:
+        control_progress(t);
         (void)muster_finished(t->session, &p, action->hash, t->accuracy);
         (void)uv_timer_start(&t->done_timer, on_done_timer, t->settings->connect_timeout_ms, 0);
         break;

@@ -241,6 +241,23 @@ static void void_words_change_nothing(void **state)
     bench_release(&bench);
 }
 
+/* A job may be over before a beat was due: what its last step brought is told before its end. */
+static void the_newest_progress_comes_before_the_end(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_in_generation(&bench);
+    bench_step(&bench, (struct session_event){.type = SESSION_STATUS,
+                                              .status = {.applied = 41, .loss = 0.25f}});
+    say(&bench, SESSION_FINISHED);
+    assert_int_equal(bench.actions.count, 2);
+    assert_int_equal(bench.actions.list[0].message.header.type, FRAME_BEAT);
+    assert_true(bench.actions.list[0].message.beat.loss == 0.25f);
+    assert_int_equal(bench.actions.list[1].message.header.type, FRAME_FINISHED);
+    bench_release(&bench);
+}
+
 /* RELEASED and DONE are the answers: what they answer is not said again. */
 static void answers_end_the_question(void **state)
 {
@@ -481,6 +498,7 @@ int main(void)
         cmocka_unit_test(every_word_is_said_and_said_again),
         cmocka_unit_test(words_stand_as_long_as_they_should),
         cmocka_unit_test(void_words_change_nothing),
+        cmocka_unit_test(the_newest_progress_comes_before_the_end),
         cmocka_unit_test(answers_end_the_question),
         cmocka_unit_test(freezing_and_forming_forget),
         cmocka_unit_test(entering_a_plan_forgets_the_old),
