@@ -199,8 +199,8 @@ struct comm_limits {
     uint32_t handshake_ms;     /* from accept to proof; 5000 */
     uint32_t connect_ms;       /* until a member counts as unreachable; 10000 */
     uint32_t progress_ms;      /* a frame begun, or waiting to go, moves no byte; 20000 */
-    uint32_t buffer_bytes;     /* socket buffers, one direction; 0: the system's; default by carrier
-                                  */
+    uint32_t buffer_bytes;     /* socket buffers, one direction; 0 (default): as fits the carrier:
+                                  small inside a host, the system's between hosts */
     int same_host;             /* 1 (default): Unix sockets between ends of one host; 0: always TCP
                                   */
 };

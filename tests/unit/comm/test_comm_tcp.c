@@ -72,6 +72,40 @@ static int raw_connect(const char *address)
     return fd;
 }
 
+/* A listener at the address, and a connection to it; is that inside this host? */
+static bool connects_inside(const char *at)
+{
+    struct address_parts parts;
+    struct sockaddr_storage address;
+    assert_true(address_split(at, &parts));
+    assert_true(address_numeric(&parts, &address));
+    socklen_t bytes = address_bytes(&address);
+    int listener = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, bytes), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+    assert_false(address_same_host(fd)); /* it is not connected */
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, bytes), 0);
+    bool inside = address_same_host(fd);
+    close(fd);
+    close(listener);
+    return inside;
+}
+
+static void a_connection_inside_a_host_is_known(void **state)
+{
+    int pair[2];
+    (void)state;
+    assert_true(connects_inside("127.0.0.1:0"));
+    assert_true(connects_inside("127.0.0.7:0"));
+    assert_true(connects_inside("[::1]:0"));
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_false(address_same_host(pair[0])); /* it has no such addresses, and a size of its own */
+    close(pair[0]);
+    close(pair[1]);
+}
+
 static void raw_write(int fd, const void *data, size_t bytes)
 {
     assert_int_equal(send(fd, data, bytes, MSG_NOSIGNAL), (ssize_t)bytes);
@@ -670,6 +704,7 @@ static void the_last_words_of_the_dead_are_heard(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_connection_inside_a_host_is_known),
         cmocka_unit_test(strangers_are_refused),
         cmocka_unit_test(another_version_is_refused),
         cmocka_unit_test(who_does_not_know_the_key_is_refused),

@@ -89,6 +89,36 @@ socklen_t address_bytes(const struct sockaddr_storage *address)
                                           : sizeof(struct sockaddr_in);
 }
 
+static bool is_loopback(const struct sockaddr_storage *address)
+{
+    const struct sockaddr_in *v4 = (const void *)address;
+    const struct sockaddr_in6 *v6 = (const void *)address;
+    return address->ss_family == AF_INET ? ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET
+                                         : IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+}
+
+static bool same_ip(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    const struct sockaddr_in *a4 = (const void *)a, *b4 = (const void *)b;
+    const struct sockaddr_in6 *a6 = (const void *)a, *b6 = (const void *)b;
+    return a->ss_family == AF_INET
+               ? a4->sin_addr.s_addr == b4->sin_addr.s_addr
+               : memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof a6->sin6_addr) == 0;
+}
+
+bool address_same_host(int fd)
+{
+    struct sockaddr_storage here, there;
+    socklen_t here_bytes = sizeof here, there_bytes = sizeof there;
+    if (getsockname(fd, (struct sockaddr *)&here, &here_bytes) != 0 ||
+        getpeername(fd, (struct sockaddr *)&there, &there_bytes) != 0 ||
+        here.ss_family != there.ss_family ||
+        (here.ss_family != AF_INET && here.ss_family != AF_INET6)) {
+        return false;
+    }
+    return is_loopback(&there) || same_ip(&here, &there);
+}
+
 socklen_t address_unix(const uint8_t id[COMM_ID_BYTES], struct sockaddr_un *out)
 {
     static const char prefix[] = "muster-data-";

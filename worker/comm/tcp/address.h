@@ -26,6 +26,9 @@ void address_text(const struct sockaddr_storage *address, char *text, size_t tex
 
 socklen_t address_bytes(const struct sockaddr_storage *address);
 
+/* Do both ends of the connected socket lie on this host, as far as their addresses tell? */
+bool address_same_host(int fd);
+
 /* The name in Linux's abstract namespace under which a member can be reached inside its host. */
 socklen_t address_unix(const uint8_t id[COMM_ID_BYTES], struct sockaddr_un *out);
 

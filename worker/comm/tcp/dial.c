@@ -229,5 +229,6 @@ void tcp_dial_connected(struct tcp_link *link)
         tcp_dial_failed(link->end, link, strerror(error));
         return;
     }
+    tcp_link_connected(link);
     tcp_handshake_hello(link);
 }

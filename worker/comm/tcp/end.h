@@ -223,6 +223,7 @@ bool tcp_handshake_check_enter(struct tcp_link *link, const uint8_t proof[WIRE_P
 
 /* link.c */
 struct tcp_link *tcp_link_new(struct tcp_end *end, int fd, bool dialed, bool local);
+void tcp_link_connected(struct tcp_link *link);
 void tcp_link_poll(struct tcp_link *link);
 void tcp_link_close(struct tcp_link *link);
 void tcp_link_depart(struct tcp_link *link);
