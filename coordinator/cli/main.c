@@ -2,6 +2,7 @@
 #include "cli/command.h"
 
 #include "base/exits.h"
+#include "base/streams.h"
 
 #include <signal.h>
 #include <string.h>
@@ -44,6 +45,7 @@ int main(int argc, char **argv)
     const struct command *command;
     char name[64];
 
+    streams_open();
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pager or socket is an error to tell, not an end */
     if (argc < 2) {
         print_usage(stderr);

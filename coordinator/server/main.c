@@ -1,6 +1,7 @@
 /* muster-coordinator: decides who is in a job; never touches gradients. */
 #include "base/exits.h"
 #include "base/log.h"
+#include "base/streams.h"
 #include "base/version.h"
 #include "server/http.h"
 #include "server/runtime.h"
@@ -89,6 +90,7 @@ int main(int argc, char **argv)
     struct log log;
     int status;
 
+    streams_open();
     options_init(&options, "muster-coordinator", SUMMARY, settings_table, settings_count);
     status = options_parse(&options, argc, argv, &settings, &error);
     if (status == OPTIONS_HELP) {

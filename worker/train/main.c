@@ -1,5 +1,6 @@
 /* muster-worker: one training process, one device, one rank. */
 #include "base/exits.h"
+#include "base/streams.h"
 #include "base/version.h"
 #include "ckpt/ckpt.h"
 #include "client/muster.h"
@@ -38,6 +39,7 @@ int main(int argc, char **argv)
     bool hung = false;
     int status;
 
+    streams_open();
     (void)signal(SIGPIPE, SIG_IGN);
     options_init(&options, "muster-worker", SUMMARY, settings_table, settings_count);
     status = options_parse(&options, argc, argv, &settings, &error);
