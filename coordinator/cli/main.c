@@ -4,7 +4,6 @@
 #include "base/exits.h"
 #include "base/streams.h"
 
-#include <signal.h>
 #include <string.h>
 
 static const struct command commands[] = {
@@ -40,20 +39,29 @@ static const struct command *find(const char *name)
     return NULL;
 }
 
+/* The exit code, unless an answer that was good did not get out. */
+static int end(int exit_code)
+{
+    struct error error = {.code = 0};
+
+    if (streams_flush(&error) != 0)
+        (void)command_fail("muster", &error);
+    return exit_code != 0 ? exit_code : error.code;
+}
+
 int main(int argc, char **argv)
 {
     const struct command *command;
     char name[64];
 
     streams_open();
-    (void)signal(SIGPIPE, SIG_IGN); /* a closed pager or socket is an error to tell, not an end */
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_USAGE;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_usage(stdout);
-        return 0;
+        return end(0);
     }
     command = find(strcmp(argv[1], "--version") == 0 ? "version" : argv[1]);
     if (!command) {
@@ -62,5 +70,5 @@ int main(int argc, char **argv)
     }
     (void)snprintf(name, sizeof name, "muster %s", command->name);
     argv[1] = name;
-    return command->run(argc - 1, argv + 1);
+    return end(command->run(argc - 1, argv + 1));
 }

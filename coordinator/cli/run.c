@@ -4,6 +4,7 @@
 #include "agent/agent.h"
 #include "base/exits.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -136,6 +137,7 @@ int command_run(int argc, char **argv)
             "did not.",
             run_table, RUN_ROWS, own, argv, 0, &values, &exit_code))
         return exit_code;
+    (void)signal(SIGPIPE, SIG_IGN); /* who watches processes outlives the reader of their words */
     exit_code = run(&values, argc - command, argv + command, &error);
     if (error.code != 0)
         (void)command_fail(argv[0], &error);

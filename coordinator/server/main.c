@@ -55,25 +55,34 @@ static void print_version(void)
     version_print(stdout, "muster-coordinator", rows, sizeof rows / sizeof rows[0]);
 }
 
-static int serve(const struct settings *settings, const struct log *log)
+/* Who waits for the line may wait for ever: the log says why it did not come. */
+static void tell_ready(const struct runtime *runtime, const struct log *log)
 {
     struct error error = {0, ""};
+    char ready[200], text[ERROR_TEXT_BYTES + 300];
+
+    runtime_ready_text(runtime, ready, sizeof ready);
+    (void)printf("ready %s\n", ready);
+    if (streams_flush(&error) == 0)
+        return;
+    (void)snprintf(text, sizeof text, "the ready line '%s' is lost: %s", ready, error.text);
+    log_line(log, LOG_WARNING_LEVEL, "", text);
+}
+
+static int serve(const struct settings *settings, const struct log *log, struct error *error)
+{
     struct signals signals = {.log = log};
     struct runtime *runtime;
-    char ready[200];
     uv_loop_t loop;
     int status;
 
     (void)uv_loop_init(&loop);
-    status = runtime_open(&runtime, &loop, settings, log, &error);
+    status = runtime_open(&runtime, &loop, settings, log, error);
     if (status == 0) {
         signals.runtime = runtime;
         watch_signals(&signals, &loop);
-        runtime_ready_text(runtime, ready, sizeof ready);
-        (void)printf("ready %s\n", ready);
-        (void)fflush(stdout);
+        tell_ready(runtime, log);
     } else {
-        (void)fprintf(stderr, "muster-coordinator: %s\n", error.text);
         runtime_stop(runtime);
     }
     (void)uv_run(&loop, UV_RUN_DEFAULT);
@@ -95,25 +104,21 @@ int main(int argc, char **argv)
     status = options_parse(&options, argc, argv, &settings, &error);
     if (status == OPTIONS_HELP) {
         options_help(&options, stdout);
-        status = EXIT_DONE;
+        status = streams_flush(&error);
     } else if (status == OPTIONS_VERSION) {
         print_version();
-        status = EXIT_DONE;
+        status = streams_flush(&error);
     } else if (status == 0 && options.positional_count > 0) {
-        (void)fprintf(stderr, "muster-coordinator: unexpected argument '%s'\n",
-                      options.positional[0]);
-        status = EXIT_USAGE;
+        status = error_set(&error, EXIT_USAGE, "unexpected argument '%s'", options.positional[0]);
     } else if (status == 0 && settings.lost_beats <= settings.suspect_beats) {
-        (void)fprintf(stderr,
-                      "muster-coordinator: --lost-beats must be more than --suspect-beats\n");
-        status = EXIT_USAGE;
+        status = error_set(&error, EXIT_USAGE, "--lost-beats must be more than --suspect-beats");
     } else if (status == 0) {
         log_open(&log, STDERR_FILENO, strcmp(settings.log_format, "json") == 0,
                  "muster-coordinator");
-        status = serve(&settings, &log);
-    } else {
-        (void)fprintf(stderr, "muster-coordinator: %s\n", error.text);
+        status = serve(&settings, &log, &error);
     }
+    if (error.text[0] != '\0')
+        (void)fprintf(stderr, "muster-coordinator: %s\n", error.text);
     options_release(&options);
     return status;
 }

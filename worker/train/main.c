@@ -31,6 +31,19 @@ static void print_version(void)
     version_print(stdout, "muster-worker", rows, sizeof rows / sizeof rows[0]);
 }
 
+static int work(struct settings *settings, const struct options *options, bool *hung,
+                struct error *error)
+{
+    (void)signal(SIGPIPE, SIG_IGN); /* from here on it is a connection that broke */
+    if (options->positional_count > 0)
+        return error_set(error, EXIT_USAGE, "unexpected argument '%s'", options->positional[0]);
+    if (settings->max == 0)
+        settings->max = settings->shards;
+    if (settings_check(settings, options, error) != 0)
+        return error->code;
+    return train(settings, hung, error);
+}
+
 int main(int argc, char **argv)
 {
     struct settings settings = {.max = 0};
@@ -40,25 +53,17 @@ int main(int argc, char **argv)
     int status;
 
     streams_open();
-    (void)signal(SIGPIPE, SIG_IGN);
     options_init(&options, "muster-worker", SUMMARY, settings_table, settings_count);
     status = options_parse(&options, argc, argv, &settings, &error);
-    if (status == OPTIONS_HELP || status == OPTIONS_VERSION) {
-        if (status == OPTIONS_HELP)
-            options_help(&options, stdout);
-        else
-            print_version();
-        options_release(&options);
-        return EXIT_DONE;
+    if (status == OPTIONS_HELP) {
+        options_help(&options, stdout);
+        status = streams_flush(&error);
+    } else if (status == OPTIONS_VERSION) {
+        print_version();
+        status = streams_flush(&error);
+    } else if (status == 0) {
+        status = work(&settings, &options, &hung, &error);
     }
-    if (status == 0 && options.positional_count > 0)
-        status = error_set(&error, EXIT_USAGE, "unexpected argument '%s'", options.positional[0]);
-    if (status == 0 && settings.max == 0)
-        settings.max = settings.shards;
-    if (status == 0)
-        status = settings_check(&settings, &options, &error);
-    if (status == 0)
-        status = train(&settings, &hung, &error);
     if (error.text[0] != '\0')
         (void)fprintf(stderr, "muster-worker: %s\n", error.text);
     if (hung)

@@ -36,6 +36,14 @@ def shell(line, *words, timeout_s=120):
                           stderr=subprocess.DEVNULL, env=ENVIRONMENT).returncode
 
 
+def serves(folder):
+    """Waits until a coordinator does, without its ready line."""
+    until = time.monotonic() + 60
+    while not os.path.exists(os.path.join(folder, "control.sock")) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.3)  # the control socket is there a moment before the loop runs
+
+
 class ClosedTest(unittest.TestCase):
     """Started with some of 0, 1 and 2 closed."""
     CLOSED = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
@@ -47,10 +55,7 @@ class ClosedTest(unittest.TestCase):
                     ["sh", "-c", 'exec "$@" ' + closed, "sh",
                      *argv("muster-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--state", folder)],
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
-                until = time.monotonic() + 60
-                while not os.path.exists(os.path.join(folder, "control.sock")) and time.monotonic() < until:
-                    time.sleep(0.02)
-                time.sleep(0.3)  # the control socket is there a moment before the loop runs
+                serves(folder)
                 process.send_signal(signal.SIGTERM)
                 self.assertEqual(process.wait(60), 0, closed)
 
@@ -69,6 +74,54 @@ class ClosedTest(unittest.TestCase):
                     self.assertEqual(0, shell('exec "$@" ' + closed, *argv("muster", *words)), (closed, words))
         finally:
             self.assertEqual(coordinator.stop(), 0)
+
+
+class OutputTest(unittest.TestCase):
+    """Output that cannot be written, and a reader that has gone."""
+
+    def answers(self, coordinator, folder):
+        trained = run("muster-worker", "--standalone", "--data", SUBSET, "--steps", "1", "--global-batch", "16",
+                      "--ckpt", folder)
+        self.assertEqual(trained[0], 0, trained)
+        yield from ((program, word) for program in PROGRAMS for word in ("--help", "--version"))
+        yield from (("muster", *words) for words in (
+            ("version",), ("status", "--help"), ("status", "--http", coordinator.http), ("ckpt", "list", folder),
+            ("status", "--json", "--http", coordinator.http), ("run", "--help")))
+
+    def test_a_full_disk_is_69(self):
+        coordinator = Coordinator()
+        try:
+            for program, *words in self.answers(coordinator, os.path.join(coordinator.folder.name, "ckpt")):
+                with open("/dev/full", "wb") as full:
+                    code, _, err = run(program, *words, stdout=full)
+                self.assertEqual(code, 69, (program, words, err))
+                self.assertRegex(err, r"^muster\S*: cannot write to stdout: No space left on device\n$")
+        finally:
+            self.assertEqual(coordinator.stop(), 0)
+
+    def test_a_reader_that_has_gone_ends_it(self):
+        """By SIGPIPE, without a word, as it ends other programs; who ignores that is told."""
+        for program, *words in (*((p, "--help") for p in PROGRAMS), ("muster", "version"), ("muster", "run", "--help")):
+            reader, writer = os.pipe()
+            os.close(reader)
+            code, _, err = run(program, *words, stdout=writer)
+            self.assertEqual((code, err), (-signal.SIGPIPE, ""), (program, words))
+            done = subprocess.run(["sh", "-c", 'trap "" PIPE; exec "$@"', "sh", *argv(program, *words)], stdout=writer,
+                                  stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=60)
+            self.assertEqual(done.returncode, 69, (program, words))
+            self.assertIn("cannot write to stdout: Broken pipe", done.stderr.decode())
+            os.close(writer)
+
+    def test_a_ready_line_that_is_lost_is_in_the_log(self):
+        with tempfile.TemporaryDirectory(prefix="muster-py-") as folder, open("/dev/full", "wb") as full:
+            process = subprocess.Popen(argv("muster-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
+                                            "--state", folder), stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
+            serves(folder)
+            self.assertIsNone(process.poll(), "it goes on")
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 0)
+            self.assertRegex(err.decode(), "ready line .*cannot write to stdout: No space left on device")
 
 
 if __name__ == "__main__":
