@@ -68,7 +68,8 @@ static void help_text(const struct options *options, FILE *out)
 {
     const char *group = "";
 
-    (void)fprintf(out, "usage: %s [options]\n\n%s\n", options->program, options->summary);
+    (void)fprintf(out, "usage: %s [options]%s%s\n\n%s\n", options->program,
+                  options->arguments[0] != '\0' ? " " : "", options->arguments, options->summary);
     for (size_t i = 0; i < options->count; i++) {
         if (strcmp(group, options->table[i].group) != 0)
             (void)fprintf(out, "\n%s\n", options->table[i].group);

@@ -1,6 +1,7 @@
 #include "base/option_value.h"
 
 #include "base/netaddr.h"
+#include "base/utf8.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -89,6 +90,20 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+bool option_is_text(const char *text)
+{
+    return utf8_length(text) > 0 && (unsigned char)*text >= 0x20 && *text != 0x7f;
+}
+
+static bool is_name(const struct option_spec *spec, const char *text)
+{
+    size_t bytes = 0;
+
+    while (option_is_text(text + bytes))
+        bytes += utf8_length(text + bytes);
+    return text[bytes] == '\0' && (double)bytes >= spec->min && (double)bytes <= spec->max;
+}
+
 static bool keep_text(bool right, const char *text, const char **field)
 {
     if (right && field != NULL)
@@ -113,6 +128,8 @@ bool option_convert(const struct option_spec *spec, const char *text, void *fiel
         return keep_text(is_choice(spec->choices, text), text, field);
     case OPTION_ADDRESS:
         return keep_text(netaddr_is_form(text), text, field);
+    case OPTION_NAME:
+        return keep_text(is_name(spec, text), text, field);
     case OPTION_TEXT:
     default:
         return keep_text(true, text, field);
@@ -146,6 +163,11 @@ void option_expected(const struct option_spec *spec, char *text, size_t text_byt
         break;
     case OPTION_ADDRESS:
         (void)snprintf(text, text_bytes, "HOST:PORT or [IPV6]:PORT with a port from 0 to 65535");
+        break;
+    case OPTION_NAME:
+        (void)snprintf(text, text_bytes,
+                       "%.0f to %.0f bytes of text without control characters", spec->min,
+                       spec->max);
         break;
     case OPTION_TEXT:
     default:

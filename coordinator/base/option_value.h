@@ -11,6 +11,9 @@ bool option_convert(const struct option_spec *spec, const char *text, void *fiel
 /* What is expected, as the end of a sentence: "a whole number from 1 to 9". */
 void option_expected(const struct option_spec *spec, char *text, size_t text_bytes);
 
+/* Does it begin with a character of UTF-8 that is no control character? The end is none. */
+bool option_is_text(const char *text);
+
 /* MUSTER_NAME, dashes as underscores. */
 void option_variable(const char *name, char *text, size_t text_bytes);
 

@@ -6,6 +6,7 @@
 
 #include "base/exits.h"
 #include "base/option_value.h"
+#include "base/utf8.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -15,6 +16,7 @@
 
 #define CONFIG_BYTES_MAX ((size_t)1 << 20)
 #define NAME_BYTES_MAX   64
+#define SHOWN_BYTES_MAX  80 /* of a value, in an error sentence */
 
 void options_init(struct options *options, const char *program, const char *summary,
                   const struct option_spec *table, size_t count)
@@ -23,6 +25,7 @@ void options_init(struct options *options, const char *program, const char *summ
     memset(options, 0, sizeof *options);
     options->program = program;
     options->summary = summary;
+    options->arguments = "";
     options->table = table;
     options->count = count;
 }
@@ -49,6 +52,12 @@ bool options_given(const struct options *options, const char *name)
     size_t i = find(options, name, strlen(name));
 
     return i < options->count && options->given[i].text != NULL;
+}
+
+enum option_source options_source(const struct options *options, const char *name)
+{
+    return options_given(options, name) ? options->given[find(options, name, strlen(name))].from
+                                        : OPTION_FROM_DEFAULT;
 }
 
 static size_t least(size_t a, size_t b)
@@ -326,20 +335,55 @@ static int read_config(struct options *options, struct error *error)
 
 /* ---- values --------------------------------------------------------------------------------- */
 
+/* A value in an error sentence stays one piece of one line: '' when it is empty, cut at a character
+ * when it is long, a question mark for what is not text. */
+static void show_value(const char *value, char text[SHOWN_BYTES_MAX + sizeof ".."])
+{
+    size_t at = 0;
+
+    while (*value != '\0') {
+        size_t length = option_is_text(value) ? utf8_length(value) : 1;
+
+        if (at + length > SHOWN_BYTES_MAX)
+            break;
+        if (option_is_text(value))
+            memcpy(text + at, value, length);
+        else
+            text[at] = '?';
+        at += length;
+        value += length;
+    }
+    if (at == 0)
+        memcpy(text, "''", sizeof "''");
+    else
+        memcpy(text + at, *value != '\0' ? ".." : "", *value != '\0' ? sizeof ".." : 1);
+}
+
+void options_show(const struct options *options, const char *name, char text[OPTIONS_SHOWN_BYTES])
+{
+    const struct option_given *given = &options->given[find(options, name, strlen(name))];
+    char value[SHOWN_BYTES_MAX + sizeof ".."], from[NAME_BYTES_MAX + sizeof "MUSTER_"];
+    int done;
+
+    assert(given->text != NULL);
+    show_value(given->text, value);
+    done = snprintf(text, OPTIONS_SHOWN_BYTES, "--%s %s", name, value);
+    if (given->from == OPTION_FROM_ENVIRONMENT) {
+        option_variable(name, from, sizeof from);
+        (void)snprintf(text + done, OPTIONS_SHOWN_BYTES - (size_t)done, " (from %s)", from);
+    } else if (given->from == OPTION_FROM_FILE) {
+        (void)snprintf(text + done, OPTIONS_SHOWN_BYTES - (size_t)done, " (from %.200s:%zu)",
+                       options->config, given->line);
+    }
+}
+
 static int wrong(const struct options *options, size_t i, struct error *error)
 {
-    const struct option_given *given = &options->given[i];
-    char expected[200], where[300] = "", name[NAME_BYTES_MAX + sizeof "MUSTER_"];
+    char expected[200], shown[OPTIONS_SHOWN_BYTES];
 
     option_expected(&options->table[i], expected, sizeof expected);
-    if (given->from == OPTION_FROM_ENVIRONMENT) {
-        option_variable(options->table[i].name, name, sizeof name);
-        (void)snprintf(where, sizeof where, " (from %s)", name);
-    } else if (given->from == OPTION_FROM_FILE) {
-        (void)snprintf(where, sizeof where, " (from %s:%zu)", options->config, given->line);
-    }
-    return error_set(error, EXIT_USAGE, "--%s %s%s: expected %s", options->table[i].name,
-                     given->text, where, expected);
+    options_show(options, options->table[i].name, shown);
+    return error_set(error, EXIT_USAGE, "%s: expected %s", shown, expected);
 }
 
 static int set_values(const struct options *options, void *values, struct error *error)
@@ -360,7 +404,7 @@ static int set_values(const struct options *options, void *values, struct error 
         else if (spec->type == OPTION_FLAG)
             *(bool *)field = false;
         else if (spec->type == OPTION_TEXT || spec->type == OPTION_CHOICE ||
-                 spec->type == OPTION_ADDRESS)
+                 spec->type == OPTION_ADDRESS || spec->type == OPTION_NAME)
             *(const char **)field = NULL;
     }
     return 0;

@@ -45,6 +45,7 @@ enum option_type {
     OPTION_BYTES,    /* uint64_t, min..max; "4096", "64k", "64KiB", "1M", "2GiB": powers of 1024 */
     OPTION_ADDRESS,  /* const char *, "HOST:PORT" or "[V6]:PORT"; its form is checked, not its host
                         */
+    OPTION_NAME,     /* const char *, min..max bytes of UTF-8 without control characters */
 };
 
 struct option_spec {
@@ -53,7 +54,7 @@ struct option_spec {
     const char *unit;     /* word for the value in --help: "N", "DIR"; "" for flags */
     const char *fallback; /* default as text; NULL = none, the caller's field stands (texts: NULL)
                              */
-    double min, max;      /* OPTION_NUMBER, _REAL, _DURATION, _BYTES */
+    double min, max;      /* OPTION_NUMBER, _REAL, _DURATION, _BYTES, _NAME */
     const char *choices;  /* OPTION_CHOICE: "a|b|c" */
     size_t offset;        /* of the field */
     const char *group;    /* heading in --help; rows of one group stand together */
@@ -79,6 +80,7 @@ enum options_form { OPTIONS_AS_TEXT, OPTIONS_AS_CONFIG, OPTIONS_AS_MAN };
 
 struct options {
     const char *program, *summary;          /* the caller's */
+    const char *arguments;                  /* for --help: words that are no options; "" = none */
     const struct option_spec *table;        /* the caller's */
     size_t count;                           /* rows of the table */
     struct option_given given[OPTIONS_MAX]; /* one per row */
@@ -99,6 +101,15 @@ void options_release(struct options *options);
 
 /* Was the option given anywhere, or is it the default? */
 bool options_given(const struct options *options, const char *name);
+
+/* Of what strength is its value? */
+enum option_source options_source(const struct options *options, const char *name);
+
+/* "--min 3 (from MUSTER_MIN)": an option, its value and where that stands, for an error sentence.
+ * A value that is long is cut. */
+#define OPTIONS_SHOWN_BYTES 400
+void options_show(const struct options *options, const char *name,
+                  char text[OPTIONS_SHOWN_BYTES]);
 
 /* In the form that --help asked for; at most 100 columns. */
 void options_help(const struct options *options, FILE *out);

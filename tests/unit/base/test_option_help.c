@@ -50,6 +50,23 @@ static void expect_in(const char *text, const char *part)
         fail_msg("\"%s\" is not in:\n%s", part, text);
 }
 
+static void help_with_arguments(const struct options *options, FILE *out)
+{
+    struct options mine = *options;
+
+    mine.arguments = "MEMBER|NODE";
+    options_help(&mine, out);
+}
+
+static void usage_names_the_arguments(void **state)
+{
+    char *text = print(help_with_arguments);
+
+    (void)state;
+    expect_in(text, "usage: prog [options] MEMBER|NODE\n\ndoes things\n");
+    free(text);
+}
+
 static void help_shows_every_row_in_its_group(void **state)
 {
     char *text = print(options_help);
@@ -141,6 +158,7 @@ static void help_prints_the_form_that_was_asked_for(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(usage_names_the_arguments),
         cmocka_unit_test(help_shows_every_row_in_its_group),
         cmocka_unit_test(no_line_is_wider_than_100_columns),
         cmocka_unit_test(a_sample_sets_nothing),

@@ -21,6 +21,7 @@ struct values {
     const char *color;
     uint64_t memory;
     const char *listen;
+    const char *name;
 };
 
 #define FIELD(name) offsetof(struct values, name)
@@ -38,6 +39,7 @@ static const struct option_spec table[] = {
     {"memory", OPTION_BYTES, "SIZE", "64k", 1, 1e12, NULL, FIELD(memory), "Numbers", "how much"},
     {"listen", OPTION_ADDRESS, "ADDR:PORT", "[::1]:70", 0, 0, NULL, FIELD(listen), "Numbers",
      "where"},
+    {"name", OPTION_NAME, "NAME", NULL, 1, 8, NULL, FIELD(name), "Numbers", "of something"},
 };
 
 enum { ROWS = sizeof table / sizeof table[0], WORDS = 24 };
@@ -234,13 +236,13 @@ static void wrong_values_are_named(void **state)
     expect_error("--seed -1", "--seed -1: expected a whole number from 0 to 9000000000000000");
     expect_error("--rate nan", "--rate nan: expected a number from 0 to 1");
     expect_error("--rate 1.01", "--rate 1.01: expected a number from 0 to 1");
-    expect_error("--rate=", "--rate : expected a number from 0 to 1");
+    expect_error("--rate=", "--rate '': expected a number from 0 to 1");
     expect_error("--wait 99ms", "--wait 99ms: expected a duration from 100ms to 3600000ms, such as "
                                 "500ms, 2s or 3m");
     expect_error("--wait 5124095576030431h", "--wait 5124095576030431h: expected a duration from "
                                              "100ms to 3600000ms, such as 500ms, 2s or 3m");
     expect_error("--color gree", "--color gree: expected one of red|green|greenish");
-    expect_error("--color=", "--color : expected one of red|green|greenish");
+    expect_error("--color=", "--color '': expected one of red|green|greenish");
     expect_error("--quiet=maybe", "--quiet maybe: expected yes or no");
     expect_error("--memory 1T", "--memory 1T: expected a size from 1 to 1000000000000 bytes, such "
                                 "as 4096, 64k or 1GiB");
@@ -249,6 +251,71 @@ static void wrong_values_are_named(void **state)
                  "from 0 to 65535");
     expect_error("--listen a:65536", "--listen a:65536: expected HOST:PORT or [IPV6]:PORT with a "
                                      "port from 0 to 65535");
+}
+
+#define NAME_EXPECTED ": expected 1 to 8 bytes of text without control characters"
+
+static void names_are_text_of_a_length(void **state)
+{
+    static const char *const good[] = {"--name=a b c d ", "--name=12345678",
+                                       "--name=\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"};
+    struct run run;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        char program[] = "test", word[32];
+        char *argv[] = {program, word, NULL};
+
+        (void)snprintf(word, sizeof word, "%s", good[i]);
+        memset(&run, 0, sizeof run);
+        options_init(&run.options, "test", "a test", table, ROWS);
+        assert_int_equal(options_parse(&run.options, 2, argv, &run.values, &run.error), 0);
+        assert_string_equal(run.values.name, good[i] + 7);
+    }
+    expect_error("--name=", "--name ''" NAME_EXPECTED);
+    expect_error("--name 123456789", "--name 123456789" NAME_EXPECTED);
+    expect_error("--name a\tb", "--name a?b" NAME_EXPECTED);
+    expect_error("--name a\xffz", "--name a?z" NAME_EXPECTED);
+}
+
+/* What is expected is told however long the value is, and on one line. */
+static void long_values_are_cut(void **state)
+{
+    char words[700] = "--name ", sentence[200] = "--name ";
+
+    (void)state;
+    memset(words + 7, 'n', 600);
+    memset(sentence + 7, 'n', 80);
+    (void)snprintf(sentence + 87, sizeof sentence - 87, "..%s", NAME_EXPECTED);
+    expect_error(words, sentence);
+    memcpy(words + 7 + 79, "\xc3\xa9", 2); /* a character is not cut in two */
+    (void)snprintf(sentence + 86, sizeof sentence - 86, "..%s", NAME_EXPECTED);
+    expect_error(words, sentence);
+}
+
+static void sources_are_told(void **state)
+{
+    char words[200], shown[OPTIONS_SHOWN_BYTES], sentence[200];
+    struct run run;
+
+    (void)state;
+    config("\nrate = 0.25\nname = filed\n");
+    assert_int_equal(setenv("MUSTER_NAME", "set", 1), 0);
+    (void)snprintf(words, sizeof words, "--seed 5 --config %s", config_path);
+    parse(&run, words);
+    assert_int_equal(run.status, 0);
+    assert_int_equal(options_source(&run.options, "seed"), OPTION_FROM_WORD);
+    assert_int_equal(options_source(&run.options, "name"), OPTION_FROM_ENVIRONMENT);
+    assert_int_equal(options_source(&run.options, "rate"), OPTION_FROM_FILE);
+    assert_int_equal(options_source(&run.options, "color"), OPTION_FROM_DEFAULT);
+    options_show(&run.options, "seed", shown);
+    assert_string_equal(shown, "--seed 5");
+    options_show(&run.options, "name", shown);
+    assert_string_equal(shown, "--name set (from MUSTER_NAME)");
+    options_show(&run.options, "rate", shown);
+    (void)snprintf(sentence, sizeof sentence, "--rate 0.25 (from %s:2)", config_path);
+    assert_string_equal(shown, sentence);
+    options_release(&run.options);
 }
 
 static void wrong_words_are_named(void **state)
@@ -366,6 +433,9 @@ int main(void)
         cmocka_unit_test_setup(stronger_sources_win, clean),
         cmocka_unit_test_setup(config_on_the_command_line_wins, clean),
         cmocka_unit_test_setup(wrong_values_are_named, clean),
+        cmocka_unit_test_setup(names_are_text_of_a_length, clean),
+        cmocka_unit_test_setup(long_values_are_cut, clean),
+        cmocka_unit_test_setup(sources_are_told, clean),
         cmocka_unit_test_setup(wrong_words_are_named, clean),
         cmocka_unit_test_setup(wrong_environment_is_named, clean),
         cmocka_unit_test_setup(wrong_config_is_named, clean),

@@ -21,7 +21,8 @@ static void rows_are_whole(void **state)
     for (size_t i = 0; i < settings_count; i++) {
         const struct option_spec *row = &settings_table[i];
         bool bounded = row->type == OPTION_NUMBER || row->type == OPTION_REAL ||
-                       row->type == OPTION_DURATION || row->type == OPTION_BYTES;
+                       row->type == OPTION_DURATION || row->type == OPTION_BYTES ||
+                       row->type == OPTION_NAME;
 
         if (!is_name(row->name) || row->help[0] == '\0' || row->group[0] == '\0' ||
             (row->type == OPTION_FLAG) != (row->unit[0] == '\0') ||
@@ -127,7 +128,7 @@ static void sample_gives_the_defaults_again(void **state)
         const char *a = (const char *)&plain + row->offset,
                    *b = (const char *)&sampled + row->offset;
         bool text = row->type == OPTION_TEXT || row->type == OPTION_CHOICE ||
-                    row->type == OPTION_ADDRESS;
+                    row->type == OPTION_ADDRESS || row->type == OPTION_NAME;
         bool same = text ? row->fallback == NULL ||
                                strcmp(*(const char *const *)(const void *)a,
                                       *(const char *const *)(const void *)b) == 0
