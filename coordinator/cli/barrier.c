@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/exits.h"
 #include "client/muster.h"
+#include "proto/wire.h"
 
 #include <stdlib.h>
 
@@ -22,19 +23,21 @@ struct barrier_options {
 #define FIELD(name) offsetof(struct barrier_options, name)
 
 static const struct option_spec barrier_table[] = {
-    {"coordinator", OPTION_TEXT, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator),
+    {"coordinator", OPTION_ADDRESS, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator),
      "Coordinator", "address of the coordinator"},
     {"connect-timeout", OPTION_DURATION, "TIME", "60s", 1, 86400000, NULL,
      FIELD(connect_timeout_ms), "Coordinator", "how long an unreachable coordinator is tried"},
-    {"job", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(job), "Barrier", "name of the job"},
-    {"name", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(name), "Barrier", "name of the barrier"},
+    {"job", OPTION_NAME, "NAME", NULL, 1, WIRE_NAME_BYTES, NULL, FIELD(job), "Barrier",
+     "name of the job"},
+    {"name", OPTION_NAME, "NAME", NULL, 1, WIRE_NAME_BYTES, NULL, FIELD(name), "Barrier",
+     "name of the barrier"},
     {"as", OPTION_NUMBER, "K", NULL, 0, 1048575, NULL, FIELD(index), "Barrier",
      "which participant this is, from 0"},
     {"of", OPTION_NUMBER, "W", NULL, 1, 1048576, NULL, FIELD(of), "Barrier",
      "how many participants there are"},
-    {"place", OPTION_TEXT, "TEXT", NULL, 0, 0, NULL, FIELD(place), "Barrier",
+    {"place", OPTION_NAME, "TEXT", NULL, 0, WIRE_PLACE_BYTES, NULL, FIELD(place), "Barrier",
      "where in the script, shown to others"},
-    {"node", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(node), "Barrier",
+    {"node", OPTION_NAME, "NAME", NULL, 1, WIRE_NAME_BYTES, NULL, FIELD(node), "Barrier",
      "identity of this host; default its name"},
     {"timeout", OPTION_DURATION, "TIME", "0", 0, 86400000, NULL, FIELD(timeout_ms), "Barrier",
      "give up after so long, exit 75 (0: never)"},
@@ -152,16 +155,18 @@ static int run(const struct barrier_options *values, struct error *error)
 
 int command_barrier(int argc, char **argv)
 {
+    static const struct command_syntax syntax = {
+        .summary = "Waits at a named barrier until all W participants of the job are there.\n"
+                   "Exit 0 when it is released; 77 with a sentence when it cannot be met.",
+        .table = barrier_table,
+        .count = sizeof barrier_table / sizeof barrier_table[0],
+    };
     struct barrier_options values = {.coordinator = NULL};
     struct options options;
     struct error error = {.code = 0};
     int exit_code = 0;
 
-    if (!command_parse(&options,
-                       "Waits at a named barrier until all W participants of the job are there. "
-                       "Exit 0 when it is released; 77 with a sentence when it cannot be met.",
-                       barrier_table, sizeof barrier_table / sizeof barrier_table[0], argc, argv, 0,
-                       &values, &exit_code))
+    if (!command_parse(&options, &syntax, argc, argv, &values, &exit_code))
         return exit_code;
     exit_code = check(&options, &values, &error);
     if (exit_code == 0)

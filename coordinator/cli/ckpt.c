@@ -97,15 +97,18 @@ static int run(const struct options *options, const char *name, struct error *er
 
 int command_ckpt(int argc, char **argv)
 {
+    static const struct command_syntax syntax = {
+        .summary = "ckpt list DIR tells the checkpoints in a folder; ckpt verify DIR reads all\n"
+                   "of them, or the one in DIR, to the last byte. Exit 65 when something is\n"
+                   "wrong, with the name of the file.",
+        .arguments = "list|verify DIR",
+        .words_max = 2,
+    };
     struct options options;
     struct error error = {.code = 0};
     int exit_code = 0;
 
-    if (!command_parse(&options,
-                       "ckpt list DIR tells the checkpoints in a folder; ckpt verify DIR reads all "
-                       "of them, or the one in DIR, to the last byte. Exit 65 when something is "
-                       "wrong, with the name of the file.",
-                       NULL, 0, argc, argv, 2, NULL, &exit_code))
+    if (!command_parse(&options, &syntax, argc, argv, NULL, &exit_code))
         return exit_code;
     exit_code = run(&options, argv[0], &error);
     if (exit_code != 0)

@@ -3,6 +3,7 @@
 
 #include "base/exits.h"
 #include "base/version.h"
+#include "ckpt/ckpt.h"
 #include "client/muster.h"
 #include "proto/wire.h"
 
@@ -21,23 +22,25 @@ static void print_version(void)
         {"libuv", muster_carrier_version()},
         {"libcurl", fetch_version()},
         {"jansson", jansson_version_str()},
+        {"xxhash", ckpt_hash_version()},
     };
 
     version_print(stdout, "muster", rows, sizeof rows / sizeof rows[0]);
 }
 
-bool command_parse(struct options *options, const char *summary, const struct option_spec *table,
-                   size_t count, int argc, char **argv, size_t words_max, void *values,
-                   int *exit_code)
+bool command_parse(struct options *options, const struct command_syntax *syntax, int argc,
+                   char **argv, void *values, int *exit_code)
 {
     struct error error = {.code = 0};
     int status;
 
-    options_init(options, argv[0], summary, table, count);
+    options_init(options, argv[0], syntax->summary, syntax->table, syntax->count);
+    if (syntax->arguments)
+        options->arguments = syntax->arguments;
     status = options_parse(options, argc, argv, values, &error);
-    if (status == 0 && options->positional_count > words_max)
+    if (status == 0 && options->positional_count > syntax->words_max)
         status = error_set(&error, EXIT_USAGE, "'%s' is not expected here",
-                           options->positional[words_max]);
+                           options->positional[syntax->words_max]);
     if (status == 0)
         return true;
     *exit_code = 0;
@@ -53,11 +56,12 @@ bool command_parse(struct options *options, const char *summary, const struct op
 
 int command_version(int argc, char **argv)
 {
+    static const struct command_syntax syntax = {
+        .summary = "Version, commit, and the versions of the libraries in use."};
     struct options options;
     int exit_code = 0;
 
-    if (!command_parse(&options, "Version, commit, and the versions of the libraries in use.", NULL,
-                       0, argc, argv, 0, NULL, &exit_code))
+    if (!command_parse(&options, &syntax, argc, argv, NULL, &exit_code))
         return exit_code;
     print_version();
     options_release(&options);

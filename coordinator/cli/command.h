@@ -26,11 +26,18 @@ int command_ckpt(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_version(int argc, char **argv);
 
-/* Parses; false when the command is over (--help, --version, wrong usage) with *exit_code. At most
- * `words_max` words that are no options are allowed. */
-bool command_parse(struct options *options, const char *summary, const struct option_spec *table,
-                   size_t count, int argc, char **argv, size_t words_max, void *values,
-                   int *exit_code);
+/* What a command takes. */
+struct command_syntax {
+    const char *summary;
+    const struct option_spec *table;
+    size_t count;          /* rows of the table */
+    const char *arguments; /* the words that are no options, for --help; NULL = none */
+    size_t words_max;      /* how many of them there may be */
+};
+
+/* Parses; false when the command is over (--help, --version, wrong usage) with *exit_code. */
+bool command_parse(struct options *options, const struct command_syntax *syntax, int argc,
+                   char **argv, void *values, int *exit_code);
 
 /* "NAME: text" on stderr; returns the code. */
 int command_fail(const char *name, const struct error *error);
@@ -46,8 +53,14 @@ const char *fetch_version(void); /* libcurl's */
 int control_ask(const char *state, const char *socket_path, const char *command, const char *job,
                 const char *target, char **text, struct error *error);
 
-/* status_table.c: the object of /v1/status as a table of at most 100 columns; only this job unless
- * it is NULL. Returns the number of jobs printed. */
-size_t status_print(FILE *out, const json_t *status, const char *job);
+/* status.c: is it what /v1/status answers, with jobs and members that can be printed? */
+bool status_valid(const json_t *status);
+
+/* status.c: takes all jobs but this one out of a valid status; how many are left. */
+size_t status_keep(json_t *status, const char *job);
+
+/* status_table.c: the object of /v1/status as a table of at most 100 columns. Returns the number of
+ * jobs printed. */
+size_t status_print(FILE *out, const json_t *status);
 
 #endif

@@ -25,7 +25,10 @@ static int connect_to(const char *path, int *descriptor, struct error *error)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
     if (strlen(path) >= sizeof address.sun_path)
-        return error_set(error, EXIT_USAGE, "the path of the control socket is too long: %s", path);
+        return error_set(error, EXIT_USAGE,
+                         "--control or --state: %.300s is longer than the %zu bytes of a socket's "
+                         "path",
+                         path, sizeof address.sun_path - 1);
     memcpy(address.sun_path, path, strlen(path) + 1);
     *descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (*descriptor < 0 ||
@@ -145,7 +148,7 @@ int control_ask(const char *state, const char *socket_path, const char *command,
     int result;
 
     if (!request)
-        return error_set(error, EXIT_USAGE, "the job or the member is not text");
+        return error_set(error, EXIT_USAGE, "--job or the member's name is not text (UTF-8)");
     if (socket_path)
         (void)snprintf(path, sizeof path, "%s", socket_path);
     else

@@ -57,8 +57,8 @@ static int parse(const char *url, const struct body *body, json_t **object, stru
 
     *object = json_loadb(body->text ? body->text : "", body->bytes, JSON_REJECT_DUPLICATES, &where);
     if (!*object)
-        return error_set(error, EXIT_UNAVAILABLE, "%s does not answer as a coordinator: %s", url,
-                         where.text);
+        return error_set(error, EXIT_UNAVAILABLE, "what answers at %s is no muster-coordinator: %s",
+                         url, where.text);
     return 0;
 }
 

@@ -120,22 +120,25 @@ static int run(const struct run_options *values, int argc, char **words, struct 
 
 int command_run(int argc, char **argv)
 {
+    static const struct command_syntax syntax = {
+        .summary =
+            "Starts N processes of COMMAND here, restarts those that exit with 75 or are\n"
+            "killed, forwards SIGTERM, and leaves nothing behind. A finished step gives all\n"
+            "restarts back: muster-worker tells of it, and any other program that writes a\n"
+            "byte to the descriptor in MUSTER_PROGRESS_FD.\n\n"
+            "Without a command, and where the words after -- begin with an option, it is\n"
+            "muster-worker. Exit 0 when all ended with 0, else the code of the first that\n"
+            "did not.",
+        .table = run_table,
+        .count = RUN_ROWS,
+        .arguments = "[[--] COMMAND ..]",
+    };
     struct run_options values = {.raw = false};
     struct options options;
     struct error error = {.code = 0};
     int command, exit_code = 0, own = own_words(argc, argv, &command);
 
-    if (!command_parse(
-            &options,
-            "Starts N processes of COMMAND here, restarts those that exit with 75 or are\n"
-            "killed, forwards SIGTERM, and leaves nothing behind. A finished step gives all\n"
-            "restarts back: muster-worker tells of it, and any other program that writes a\n"
-            "byte to the descriptor in MUSTER_PROGRESS_FD.\n\n"
-            "  muster run [options] [--] [COMMAND ..]\n\n"
-            "Without a command, and where the words after -- begin with an option, it is\n"
-            "muster-worker. Exit 0 when all ended with 0, else the code of the first that\n"
-            "did not.",
-            run_table, RUN_ROWS, own, argv, 0, &values, &exit_code))
+    if (!command_parse(&options, &syntax, own, argv, &values, &exit_code))
         return exit_code;
     (void)signal(SIGPIPE, SIG_IGN); /* who watches processes outlives the reader of their words */
     exit_code = run(&values, argc - command, argv + command, &error);

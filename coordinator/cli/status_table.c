@@ -288,7 +288,7 @@ static void print_members(FILE *out, const json_t *members)
     free(rows);
 }
 
-size_t status_print(FILE *out, const json_t *status, const char *job_name)
+size_t status_print(FILE *out, const json_t *status)
 {
     const json_t *job;
     size_t index;
@@ -296,8 +296,6 @@ size_t status_print(FILE *out, const json_t *status, const char *job_name)
 
     json_array_foreach(json_object_get(status, "jobs"), index, job)
     {
-        if (job_name && strcmp(job_name, text_of(job, "name")) != 0)
-            continue;
         if (printed++ > 0)
             (void)fprintf(out, "\n");
         print_head(out, job);

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-static char *page(const char *text, const char *job, size_t *jobs)
+static char *page(const char *text, size_t *jobs)
 {
     json_error_t where;
     json_t *status = json_loads(text, 0, &where);
@@ -17,7 +17,7 @@ static char *page(const char *text, const char *job, size_t *jobs)
 
     if (!status)
         fail_msg("%s", where.text);
-    *jobs = status_print(stream, status, job);
+    *jobs = status_print(stream, status);
     (void)fclose(stream);
     json_decref(status);
     return out;
@@ -61,20 +61,57 @@ static const char golden[] =
 static void page_is_as_designed(void **state)
 {
     size_t jobs = 0;
-    char *text = page(two_jobs, NULL, &jobs);
+    char *text = page(two_jobs, &jobs);
 
     (void)state;
     assert_int_equal(jobs, 2);
     assert_string_equal(text, golden);
     free(text);
-    text = page(two_jobs, "idle", &jobs);
-    assert_int_equal(jobs, 1);
-    assert_int_equal(strncmp(text, "idle: forming", 13), 0);
-    free(text);
-    text = page(two_jobs, "absent", &jobs);
-    assert_int_equal(jobs, 0);
-    assert_string_equal(text, "");
-    free(text);
+}
+
+static void one_job_is_kept(void **state)
+{
+    json_t *status = json_loads(two_jobs, 0, NULL);
+    const json_t *jobs = json_object_get(status, "jobs"), *name;
+
+    (void)state;
+    assert_int_equal(status_keep(status, "idle"), 1);
+    assert_int_equal(json_array_size(jobs), 1);
+    name = json_object_get(json_array_get(jobs, 0), "name");
+    assert_string_equal(json_string_value(name), "idle");
+    assert_int_equal(status_keep(status, "absent"), 0);
+    json_decref(status);
+}
+
+static void a_status_is_known_from_other_things(void **state)
+{
+    static const struct {
+        const char *text;
+        bool is;
+    } rows[] = {
+        {two_jobs, true},
+        {"{\"jobs\":[]}", true},
+        {"{\"jobs\":[{\"name\":\"j\",\"state\":\"x\",\"members\":[{}]}],\"more\":1}", true},
+        {"{}", false},
+        {"[]", false},
+        {"{\"jobs\":3}", false},
+        {"{\"jobs\":{}}", false},
+        {"{\"jobs\":[1,null,{}]}", false},
+        {"{\"jobs\":[{\"name\":\"j\",\"state\":\"x\"}]}", false},
+        {"{\"jobs\":[{\"name\":\"j\",\"state\":1,\"members\":[]}]}", false},
+        {"{\"jobs\":[{\"state\":\"x\",\"members\":[]}]}", false},
+        {"{\"jobs\":[{\"name\":\"j\",\"state\":\"x\",\"members\":[1]}]}", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        json_t *status = json_loads(rows[i].text, 0, NULL);
+
+        assert_non_null(status);
+        if (status_valid(status) != rows[i].is)
+            fail_msg("%s", rows[i].text);
+        json_decref(status);
+    }
 }
 
 static size_t columns(const char *line, size_t bytes)
@@ -106,7 +143,7 @@ static void no_line_is_wider_than_100_columns(void **state)
                    "\"node\":\"%s\",\"host\":\"%s\",\"pid\":4294967295,\"state\":\"unreachable\","
                    "\"step\":99999999,\"silent_ms\":9999999,\"waits_at\":\"%s\"}]}]}",
                    wide, wide, wide, wide, wide, wide, wide, wide);
-    out = page(text, NULL, &jobs);
+    out = page(text, &jobs);
     assert_int_equal(jobs, 1);
     for (const char *line = out; *line != '\0';) {
         size_t bytes = strcspn(line, "\n");
@@ -129,7 +166,7 @@ static void strange_objects_are_survived(void **state)
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         size_t jobs = 0;
 
-        free(page(texts[i], NULL, &jobs));
+        free(page(texts[i], &jobs));
         assert_true(jobs <= 1);
     }
 }
@@ -138,6 +175,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(page_is_as_designed),
+        cmocka_unit_test(one_job_is_kept),
+        cmocka_unit_test(a_status_is_known_from_other_things),
         cmocka_unit_test(no_line_is_wider_than_100_columns),
         cmocka_unit_test(strange_objects_are_survived),
     };
