@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int fail(struct error *error, const struct ckpt_error *from)
@@ -71,6 +72,14 @@ static int verify_one(const char *path, struct error *error)
     return exit_code;
 }
 
+/* Something is there, and it cannot hold checkpoints. */
+static bool is_no_folder(const char *path)
+{
+    struct stat there;
+
+    return stat(path, &there) == 0 && !S_ISDIR(there.st_mode);
+}
+
 static bool has_manifest(const char *folder)
 {
     char path[4096];
@@ -90,6 +99,8 @@ static int run(const struct options *options, const char *name, struct error *er
                          name);
     if (!folder)
         return error_set(error, EXIT_USAGE, "DIR is missing: %s %s DIR", name, verb);
+    if (is_no_folder(folder))
+        return error_set(error, EXIT_DATA, "%s is a file, not a folder of checkpoints", folder);
     if (verify && has_manifest(folder))
         return verify_one(folder, error);
     return list(name, folder, error);

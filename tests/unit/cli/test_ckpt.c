@@ -101,6 +101,19 @@ static void damage_is_exit_65(void **state)
     remove_tree(folder.path);
 }
 
+static void what_is_no_folder_is_exit_65(void **state)
+{
+    char path[] = "/tmp/muster-cli-XXXXXX";
+
+    (void)state;
+    assert_int_equal(close(mkstemp(path)), 0);
+    assert_int_equal(ckpt("list", path), EXIT_DATA);
+    assert_int_equal(ckpt("verify", path), EXIT_DATA);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(ckpt("list", "/dev/null"), EXIT_DATA);
+    assert_int_equal(ckpt("list", ""), EXIT_DATA);
+}
+
 static void absent_folders_and_wrong_words(void **state)
 {
     char name[] = "muster ckpt", verb[] = "list";
@@ -118,6 +131,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_folders_pass),
         cmocka_unit_test(damage_is_exit_65),
+        cmocka_unit_test(what_is_no_folder_is_exit_65),
         cmocka_unit_test(absent_folders_and_wrong_words),
     };
 
