@@ -300,3 +300,8 @@ const char *muster_carrier_version(void)
 {
     return uv_version_string();
 }
+
+const char *muster_wire_version(void)
+{
+    return wire_library_version();
+}

@@ -378,6 +378,7 @@ enum muster_status muster_local_address(const char *coordinator, char *address,
                                         size_t address_bytes, struct muster_error *error);
 
 const char *muster_carrier_version(void);                   /* libuv's, for --version */
+const char *muster_wire_version(void);                      /* protobuf-c's, the same */
 const char *muster_status_text(enum muster_status status);  /* the sentence */
 const char *muster_event_name(enum muster_event_type type); /* the word */
 

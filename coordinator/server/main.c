@@ -3,9 +3,11 @@
 #include "base/log.h"
 #include "base/streams.h"
 #include "base/version.h"
+#include "proto/wire.h"
 #include "server/http.h"
 #include "server/runtime.h"
 #include "server/settings.h"
+#include "server/status.h"
 #include "server/store.h"
 
 #include <signal.h>
@@ -50,7 +52,10 @@ static void print_version(void)
 {
     const struct version_row rows[] = {{"libuv", uv_version_string()},
                                        {"SQLite", store_version()},
-                                       {"libmicrohttpd", http_version()}};
+                                       {"libmicrohttpd", http_version()},
+                                       {"protobuf-c", wire_library_version()},
+                                       {"jansson", status_json_version()},
+                                       {"OpenSSL", runtime_crypto_version()}};
 
     version_print(stdout, "muster-coordinator", rows, sizeof rows / sizeof rows[0]);
 }

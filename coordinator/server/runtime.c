@@ -23,6 +23,7 @@
 #include "server/store.h"
 
 #include <assert.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -522,4 +523,9 @@ void runtime_free(struct runtime *rt)
     free(rt->core_memory);
     free(rt->arena_memory);
     free(rt);
+}
+
+const char *runtime_crypto_version(void)
+{
+    return OpenSSL_version(OPENSSL_VERSION_STRING);
 }

@@ -24,4 +24,6 @@ void runtime_ready_text(const struct runtime *runtime, char *text, size_t text_b
 void runtime_stop(struct runtime *runtime);
 void runtime_free(struct runtime *runtime);
 
+const char *runtime_crypto_version(void); /* OpenSSL's, for --version */
+
 #endif

@@ -277,3 +277,8 @@ void status_page(const struct core *core, const struct conn_counters *counters, 
         page->type = "text/plain";
     }
 }
+
+const char *status_json_version(void)
+{
+    return jansson_version_str();
+}

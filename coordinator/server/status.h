@@ -10,4 +10,6 @@
 void status_page(const struct core *core, const struct conn_counters *counters, const char *path,
                  struct http_page *page);
 
+const char *status_json_version(void); /* jansson's, for --version */
+
 #endif

@@ -5,6 +5,7 @@
 #include "data/mnist_known.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -307,4 +308,9 @@ int mnist_open(const char *folder, struct mnist *mnist, char *error, size_t erro
 const char *mnist_zlib_version(void)
 {
     return zlibVersion();
+}
+
+const char *mnist_crypto_version(void)
+{
+    return OpenSSL_version(OPENSSL_VERSION_STRING);
 }

@@ -51,5 +51,6 @@ int mnist_open(const char *folder, struct mnist *mnist, char *error, size_t erro
 void mnist_release(struct mnist *mnist); /* accepts an empty one */
 
 const char *mnist_zlib_version(void);
+const char *mnist_crypto_version(void); /* OpenSSL's */
 
 #endif

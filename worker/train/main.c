@@ -23,6 +23,8 @@ static void print_version(void)
 {
     const struct version_row rows[] = {{"oneDNN", device_cpu_version()},
                                        {"libuv", muster_carrier_version()},
+                                       {"protobuf-c", muster_wire_version()},
+                                       {"OpenSSL", mnist_crypto_version()},
                                        {"zlib", mnist_zlib_version()},
                                        {"jansson", ckpt_json_version()},
                                        {"xxhash", ckpt_hash_version()},

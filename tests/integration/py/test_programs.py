@@ -4,6 +4,7 @@
     test_programs.py FOLDER_OF_THE_PROGRAMS
 """
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,27 @@ class ClosedTest(unittest.TestCase):
                     self.assertEqual(0, shell('exec "$@" ' + closed, *argv("muster", *words)), (closed, words))
         finally:
             self.assertEqual(coordinator.stop(), 0)
+
+
+class VersionTest(unittest.TestCase):
+    """--version lists what the program is linked to: no library less, none more."""
+    LIBRARIES = {"libprotobuf-c": "protobuf-c", "libuv": "libuv", "libsqlite3": "SQLite", "libmicrohttpd": "libmicrohttpd",
+                 "libjansson": "jansson", "libcrypto": "OpenSSL", "libdnnl": "oneDNN", "libz": "zlib",
+                 "libxxhash": "xxhash", "libcurl": "libcurl"}
+    COMPILERS = ("libc", "libm", "libgomp", "libgcc_s", "libpthread", "libasan", "libubsan", "libtsan",
+                 "ld-linux-x86-64")
+
+    def test_libraries(self):
+        for program in PROGRAMS:
+            words = subprocess.run(["readelf", "-d", *argv(program)], capture_output=True, text=True, check=True).stdout
+            needed = {name for name in re.findall(r"\(NEEDED\).*\[([^\].]+)\.so", words)
+                      if name not in self.COMPILERS}
+            code, out, err = run(program, "--version")
+            told = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
+            self.assertEqual((code, err), (0, ""))
+            told.pop("sources", None)
+            self.assertEqual(set(told), {self.LIBRARIES[name] for name in needed}, program)
+            self.assertTrue(all(re.match(r"v?\d+\.\d+", version) for version in told.values()), told)
 
 
 class OutputTest(unittest.TestCase):
