@@ -21,7 +21,8 @@ static bool take_text(enum lint_kind kind, const char *name, const char *from, s
     size_t bytes = from ? strlen(from) : 0;
 
     if (bytes >= room) {
-        (void)client_explain(error, MUSTER_ERROR_USAGE, "%s is too long", name);
+        (void)client_explain(error, MUSTER_ERROR_USAGE, "%s is too long: %zu bytes, at most %zu",
+                             name, bytes, room - 1);
         return false;
     }
     if (!lint_text_valid(kind, (const uint8_t *)from, bytes)) {
