@@ -39,9 +39,7 @@ static int work(struct settings *settings, const struct options *options, bool *
     (void)signal(SIGPIPE, SIG_IGN); /* from here on it is a connection that broke */
     if (options->positional_count > 0)
         return error_set(error, EXIT_USAGE, "unexpected argument '%s'", options->positional[0]);
-    if (settings->max == 0)
-        settings->max = settings->shards;
-    if (settings_check(settings, options, error) != 0)
+    if (settings_settle(settings, options, error) != 0)
         return error->code;
     return train(settings, hung, error);
 }

@@ -2,11 +2,12 @@
 
 #include "base/exits.h"
 #include "base/netaddr.h"
-#include "base/utf8.h"
 #include "comm/reduce_plan.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#define NAME_BYTES_MAX 64 /* proto/PROTOCOL.md: a job, a node */
 
 #define FIELD(name) offsetof(struct settings, name)
 
@@ -15,13 +16,13 @@ const struct option_spec settings_table[] = {
      "Job", "where muster-coordinator listens"},
     {"standalone", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(standalone), "Job",
      "train alone, without a coordinator: the same loop, the same bits"},
-    {"job", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(job), "Job",
+    {"job", OPTION_NAME, "NAME", NULL, 1, NAME_BYTES_MAX, NULL, FIELD(job), "Job",
      "name of the job that this worker joins"},
     {"min", OPTION_NUMBER, "N", "1", 1, PLAN_WORLD_MAX, NULL, FIELD(min), "Job",
      "fewest workers that train"},
     {"max", OPTION_NUMBER, "N", NULL, 1, PLAN_WORLD_MAX, NULL, FIELD(max), "Job",
      "most workers that train; more are spares; default --shards"},
-    {"node", OPTION_TEXT, "NAME", NULL, 0, 0, NULL, FIELD(node), "Job",
+    {"node", OPTION_NAME, "NAME", NULL, 1, NAME_BYTES_MAX, NULL, FIELD(node), "Job",
      "identity of this host; default its name"},
     {"data-listen", OPTION_TEXT, "ADDR[:PORT]", NULL, 0, 0, NULL, FIELD(data_listen), "Job",
      "where other workers reach this one; default the local address of the control connection"},
@@ -110,13 +111,6 @@ void settings_listen(const char *wanted, char *listen, size_t listen_bytes)
     (void)snprintf(listen, listen_bytes, bare_v6 ? "[%s]:0" : port ? "%s" : "%s:0", wanted);
 }
 
-static bool is_text(const char *bytes)
-{
-    while (*bytes != '\0' && utf8_length(bytes) > 0)
-        bytes += utf8_length(bytes);
-    return *bytes == '\0';
-}
-
 /* Where it joins, and where it is reached. */
 static int check_places(const struct settings *s, struct error *error)
 {
@@ -126,8 +120,6 @@ static int check_places(const struct settings *s, struct error *error)
         return 0;
     if (s->job == NULL)
         return error_set(error, EXIT_USAGE, "--job NAME is needed (or --standalone)");
-    if (strlen(s->job) > 64 || s->job[0] == '\0' || !is_text(s->job))
-        return error_set(error, EXIT_USAGE, "--job: a name is text of 1 to 64 bytes");
     if (s->data_listen == NULL)
         return 0;
     settings_listen(s->data_listen, listen, sizeof listen);
@@ -137,8 +129,27 @@ static int check_places(const struct settings *s, struct error *error)
     return 0;
 }
 
-int settings_check(const struct settings *s, const struct options *options, struct error *error)
+/* One in a config file gives way to the other on the command line; of one source they are both
+ * meant. */
+static int settle_length(struct settings *s, const struct options *options, struct error *error)
 {
+    enum option_source steps = options_source(options, "steps");
+    enum option_source epochs = options_source(options, "epochs");
+    char one[OPTIONS_SHOWN_BYTES], two[OPTIONS_SHOWN_BYTES];
+
+    if (steps < epochs)
+        s->steps = 0;
+    if (steps != epochs || steps == OPTION_FROM_DEFAULT)
+        return 0;
+    options_show(options, "steps", one);
+    options_show(options, "epochs", two);
+    return error_set(error, EXIT_USAGE, "%.220s and %.220s: give one of them", one, two);
+}
+
+int settings_settle(struct settings *s, const struct options *options, struct error *error)
+{
+    if (s->max == 0)
+        s->max = s->shards;
     if (check_places(s, error) != 0)
         return error->code;
     if (s->min > s->max)
@@ -153,8 +164,8 @@ int settings_check(const struct settings *s, const struct options *options, stru
         return error_set(error, EXIT_USAGE,
                          "--global-batch %llu is not a multiple of --shards %llu",
                          (unsigned long long)s->global_batch, (unsigned long long)s->shards);
-    if (options_given(options, "steps") && options_given(options, "epochs"))
-        return error_set(error, EXIT_USAGE, "--steps and --epochs: give one of them");
+    if (settle_length(s, options, error) != 0)
+        return error->code;
     if (s->beta1 >= 1 || s->beta2 >= 1)
         return error_set(error, EXIT_USAGE,
                          "--%s must be less than 1: the first update divides by 1 - beta",

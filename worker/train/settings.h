@@ -41,9 +41,9 @@ extern const size_t settings_count;
  * fine. */
 void settings_listen(const char *wanted, char *listen, size_t listen_bytes);
 
-/* What one option alone cannot say: 0, or EXIT_USAGE with a sentence that names the option. */
-int settings_check(const struct settings *settings, const struct options *options,
-                   struct error *error);
+/* What one option alone cannot say: --max follows --shards, and of --steps and --epochs counts what
+ * comes from the stronger source. 0, or EXIT_USAGE with a sentence that names the option. */
+int settings_settle(struct settings *settings, const struct options *options, struct error *error);
 void settings_optim(const struct settings *settings, uint64_t total_steps,
                     struct optim_options *optim);
 

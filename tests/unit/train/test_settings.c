@@ -8,19 +8,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #define WORDS_MAX 8
 
-/* A command line of words with blanks between them; --max follows --shards as in the program. */
-static int parse(const char *line, struct settings *settings, struct options *options,
+/* A command line of words with blanks between them, beside the environment. */
+static int parse_beside(const char *line, struct settings *settings, struct options *options,
                  struct error *error)
 {
     static char words[512];
     char *argv[WORDS_MAX + 2] = {(char[]){"test"}, NULL}, *rest = words, *word;
     int argc = 1;
 
-    assert_int_equal(clearenv(), 0);
     (void)snprintf(words, sizeof words, "%s", line);
     while ((word = strsep(&rest, " ")) != NULL && argc <= WORDS_MAX)
         if (word[0] != '\0')
@@ -30,9 +30,14 @@ static int parse(const char *line, struct settings *settings, struct options *op
     options_init(options, "test", "", settings_table, settings_count);
     if (options_parse(options, argc, argv, settings, error) != 0)
         return error->code;
-    if (settings->max == 0)
-        settings->max = settings->shards;
-    return settings_check(settings, options, error);
+    return settings_settle(settings, options, error);
+}
+
+static int parse(const char *line, struct settings *settings, struct options *options,
+                 struct error *error)
+{
+    assert_int_equal(clearenv(), 0);
+    return parse_beside(line, settings, options, error);
 }
 
 static void refused(const char *line, const char *option, const char *words)
@@ -71,6 +76,10 @@ static void what_does_not_go_together_is_refused(void **state)
     refused("--standalone --shards=7", "--global-batch 256", "--shards 7");
     refused("--standalone --global-batch=4", "--global-batch 4", "--shards 8");
     refused("--standalone --steps=5 --epochs=1", "--steps", "--epochs");
+    refused("--job=", "--job ''", "1 to 64 bytes");
+    refused("--job=j --node=", "--node ''", "1 to 64 bytes");
+    refused("--job=j --node=12345678901234567890123456789012345678901234567890123456789012345",
+            "--node 1234", "1 to 64 bytes");
     refused("--standalone --ckpt-every=5", "--ckpt-every", "--ckpt");
     refused("--standalone --beta1=1", "--beta1", "less than 1");
     refused("--standalone --beta2=1", "--beta2", "less than 1");
@@ -94,6 +103,63 @@ static void what_goes_together_is_taken(void **state)
     accepted("--standalone --shards=1 --global-batch=1", &settings);
     accepted("--standalone --steps=5 --lr=0 --beta1=0 --beta2=0", &settings);
     accepted("--standalone --ckpt=x --ckpt-every=5", &settings);
+}
+
+/* Steps and epochs by --config, the environment and the command line: what counts, in steps and in
+ * epochs, 0 for the other; or what is said. */
+static void a_stronger_length_counts(void **state)
+{
+    static const struct {
+        const char *config, *steps, *epochs, *line;
+        uint64_t in_steps, in_epochs;
+        const char *refused[2];
+    } rows[] = {
+        {"", NULL, "2", "--steps 5", 5, 0, {NULL}},
+        {"", "5", NULL, "--epochs 2", 0, 2, {NULL}},
+        {"epochs = 3\n", NULL, NULL, "--steps 5", 5, 0, {NULL}},
+        {"steps = 3\n", NULL, "2", "", 0, 2, {NULL}},
+        {"steps = 3\n", "7", NULL, "--epochs 2", 0, 2, {NULL}},
+        {"steps = 3\nepochs = 4\n", NULL, NULL, "--epochs 2", 0, 2, {NULL}},
+        {"", "5", "2", "--steps 9", 9, 0, {NULL}},
+        {"steps = 3\n", NULL, NULL, "", 3, 0, {NULL}},
+        {"steps = 3\nepochs = 4\n", NULL, NULL, "", 0, 0, {"--steps 3 (from ", ":2)"}},
+        {"", "5", "2", "", 0, 0,
+         {"--steps 5 (from MUSTER_STEPS)", "--epochs 2 (from MUSTER_EPOCHS)"}},
+        {"steps = 3\n", NULL, NULL, "--steps 5 --epochs 2", 0, 0, {"--steps 5", "--epochs 2"}},
+    };
+    char path[] = "/tmp/muster-length-XXXXXX", line[100];
+
+    (void)state;
+    assert_int_equal(close(mkstemp(path)), 0);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        FILE *file = fopen(path, "w");
+        struct settings settings;
+        struct options options;
+        struct error error;
+        int code;
+
+        assert_non_null(file);
+        (void)fputs(rows[i].config, file);
+        assert_int_equal(fclose(file), 0);
+        assert_int_equal(clearenv(), 0);
+        if (rows[i].steps != NULL)
+            assert_int_equal(setenv("MUSTER_STEPS", rows[i].steps, 1), 0);
+        if (rows[i].epochs != NULL)
+            assert_int_equal(setenv("MUSTER_EPOCHS", rows[i].epochs, 1), 0);
+        (void)snprintf(line, sizeof line, "--standalone --config %s %s", path, rows[i].line);
+        code = parse_beside(line, &settings, &options, &error);
+        if (rows[i].refused[0] == NULL) {
+            if (code != 0 || settings.steps != rows[i].in_steps ||
+                (settings.steps == 0 && settings.epochs != rows[i].in_epochs))
+                fail_msg("row %zu: %d, %s", i, code, error.text);
+        } else if (code != EXIT_USAGE || strstr(error.text, rows[i].refused[0]) == NULL ||
+                   strstr(error.text, rows[i].refused[1]) == NULL) {
+            fail_msg("row %zu: %d, %s", i, code, error.text);
+        }
+        options_release(&options);
+    }
+    assert_int_equal(clearenv(), 0);
+    assert_int_equal(unlink(path), 0);
 }
 
 static void the_optimizers_options_are_handed_on(void **state)
@@ -263,6 +329,7 @@ int main(void)
         cmocka_unit_test(places_have_their_form),
         cmocka_unit_test(what_does_not_go_together_is_refused),
         cmocka_unit_test(what_goes_together_is_taken),
+        cmocka_unit_test(a_stronger_length_counts),
         cmocka_unit_test(the_optimizers_options_are_handed_on),
         cmocka_unit_test(the_spec_is_sorted_lines),
         cmocka_unit_test(what_changes_the_bits_is_in_the_spec),
