@@ -51,6 +51,14 @@ bool netaddr_is_form(const char *text)
     return split(text, host, port);
 }
 
+bool netaddr_is_peer(const char *text)
+{
+    char host[HOST_BYTES], port[PORT_BYTES];
+
+    return split(text, host, port) && host[0] != '\0' && strcmp(host, "*") != 0 &&
+           strtol(port, NULL, 10) > 0;
+}
+
 int netaddr_parse(const char *text, const char *what, struct sockaddr_storage *address,
                   struct error *error)
 {

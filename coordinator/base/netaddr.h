@@ -13,6 +13,9 @@
 /* Is it of that form, with a port from 0 to 65535? Nothing is resolved. */
 bool netaddr_is_form(const char *text);
 
+/* And can it be connected to: neither all addresses nor port 0? */
+bool netaddr_is_peer(const char *text);
+
 /* Parses and, for a name, resolves (which may block: at start-up only). Host "" or "*" means all
  * addresses. 0, or EXIT_USAGE with a sentence that names `what` (the option). */
 int netaddr_parse(const char *text, const char *what, struct sockaddr_storage *address,

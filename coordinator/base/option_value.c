@@ -127,7 +127,8 @@ bool option_convert(const struct option_spec *spec, const char *text, void *fiel
     case OPTION_CHOICE:
         return keep_text(is_choice(spec->choices, text), text, field);
     case OPTION_ADDRESS:
-        return keep_text(netaddr_is_form(text), text, field);
+        return keep_text(spec->min > 0 ? netaddr_is_peer(text) : netaddr_is_form(text), text,
+                         field);
     case OPTION_NAME:
         return keep_text(is_name(spec, text), text, field);
     case OPTION_TEXT:
@@ -162,7 +163,8 @@ void option_expected(const struct option_spec *spec, char *text, size_t text_byt
         (void)snprintf(text, text_bytes, "one of %s", spec->choices);
         break;
     case OPTION_ADDRESS:
-        (void)snprintf(text, text_bytes, "HOST:PORT or [IPV6]:PORT with a port from 0 to 65535");
+        (void)snprintf(text, text_bytes,
+                       "HOST:PORT or [IPV6]:PORT with a port from %.0f to 65535", spec->min);
         break;
     case OPTION_NAME:
         (void)snprintf(text, text_bytes,

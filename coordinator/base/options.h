@@ -43,8 +43,8 @@ enum option_type {
     OPTION_DURATION, /* uint64_t milliseconds, min..max; "500", "500ms", "2s", "3m", "1h" */
     OPTION_CHOICE,   /* const char *, one of choices */
     OPTION_BYTES,    /* uint64_t, min..max; "4096", "64k", "64KiB", "1M", "2GiB": powers of 1024 */
-    OPTION_ADDRESS,  /* const char *, "HOST:PORT" or "[V6]:PORT"; its form is checked, not its host
-                        */
+    OPTION_ADDRESS,  /* const char *, "HOST:PORT" or "[V6]:PORT"; its form is checked, not its host.
+                        min 0: to listen on; 1: to connect to, so that both must be given */
     OPTION_NAME,     /* const char *, min..max bytes of UTF-8 without control characters */
 };
 
@@ -54,7 +54,7 @@ struct option_spec {
     const char *unit;     /* word for the value in --help: "N", "DIR"; "" for flags */
     const char *fallback; /* default as text; NULL = none, the caller's field stands (texts: NULL)
                              */
-    double min, max;      /* OPTION_NUMBER, _REAL, _DURATION, _BYTES, _NAME */
+    double min, max;      /* OPTION_NUMBER, _REAL, _DURATION, _BYTES, _NAME; min: _ADDRESS */
     const char *choices;  /* OPTION_CHOICE: "a|b|c" */
     size_t offset;        /* of the field */
     const char *group;    /* heading in --help; rows of one group stand together */

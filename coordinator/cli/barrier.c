@@ -23,7 +23,7 @@ struct barrier_options {
 #define FIELD(name) offsetof(struct barrier_options, name)
 
 static const struct option_spec barrier_table[] = {
-    {"coordinator", OPTION_ADDRESS, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator),
+    {"coordinator", OPTION_ADDRESS, "HOST:PORT", "127.0.0.1:7070", 1, 0, NULL, FIELD(coordinator),
      "Coordinator", "address of the coordinator"},
     {"connect-timeout", OPTION_DURATION, "TIME", "60s", 1, 86400000, NULL,
      FIELD(connect_timeout_ms), "Coordinator", "how long an unreachable coordinator is tried"},

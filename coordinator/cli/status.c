@@ -13,7 +13,7 @@ struct status_options {
 };
 
 static const struct option_spec status_table[] = {
-    {"http", OPTION_ADDRESS, "ADDR:PORT", "127.0.0.1:7071", 0, 0, NULL,
+    {"http", OPTION_ADDRESS, "ADDR:PORT", "127.0.0.1:7071", 1, 0, NULL,
      offsetof(struct status_options, http), "Coordinator", "HTTP address of the coordinator"},
     {"job", OPTION_NAME, "NAME", NULL, 1, WIRE_NAME_BYTES, NULL,
      offsetof(struct status_options, job), "Output", "only this job"},
@@ -81,15 +81,11 @@ static int print(json_t *status, const struct status_options *values, struct err
     return 0;
 }
 
-/* An address without a host can be listened on, not asked. */
 static int ask(const struct status_options *values, struct error *error)
 {
     json_t *status = NULL;
-    int exit_code;
+    int exit_code = fetch_json(values->http, "/v1/status", &status, error);
 
-    if (values->http[0] == ':')
-        return error_set(error, EXIT_USAGE, "--http %s: the host is missing", values->http);
-    exit_code = fetch_json(values->http, "/v1/status", &status, error);
     if (exit_code == 0)
         exit_code = print(status, values, error);
     json_decref(status);

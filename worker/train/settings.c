@@ -12,7 +12,7 @@
 #define FIELD(name) offsetof(struct settings, name)
 
 const struct option_spec settings_table[] = {
-    {"coordinator", OPTION_ADDRESS, "HOST:PORT", "127.0.0.1:7070", 0, 0, NULL, FIELD(coordinator),
+    {"coordinator", OPTION_ADDRESS, "HOST:PORT", "127.0.0.1:7070", 1, 0, NULL, FIELD(coordinator),
      "Job", "where muster-coordinator listens"},
     {"standalone", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(standalone), "Job",
      "train alone, without a coordinator: the same loop, the same bits"},

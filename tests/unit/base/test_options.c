@@ -22,6 +22,7 @@ struct values {
     uint64_t memory;
     const char *listen;
     const char *name;
+    const char *peer;
 };
 
 #define FIELD(name) offsetof(struct values, name)
@@ -40,6 +41,7 @@ static const struct option_spec table[] = {
     {"listen", OPTION_ADDRESS, "ADDR:PORT", "[::1]:70", 0, 0, NULL, FIELD(listen), "Numbers",
      "where"},
     {"name", OPTION_NAME, "NAME", NULL, 1, 8, NULL, FIELD(name), "Numbers", "of something"},
+    {"peer", OPTION_ADDRESS, "HOST:PORT", NULL, 1, 0, NULL, FIELD(peer), "Numbers", "who is asked"},
 };
 
 enum { ROWS = sizeof table / sizeof table[0], WORDS = 24 };
@@ -255,6 +257,27 @@ static void wrong_values_are_named(void **state)
 
 #define NAME_EXPECTED ": expected 1 to 8 bytes of text without control characters"
 
+/* What may be listened on cannot always be asked. */
+static void peers_have_a_host_and_a_port(void **state)
+{
+    static const char *const wrong[] = {":70", "[]:70", "*:70", "a:0", "[::1]:0", "a:65536", "a"};
+    struct run run;
+    char words[100], sentence[200];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        (void)snprintf(words, sizeof words, "--peer %s", wrong[i]);
+        (void)snprintf(sentence, sizeof sentence,
+                       "--peer %s: expected HOST:PORT or [IPV6]:PORT with a port from 1 to 65535",
+                       wrong[i]);
+        expect_error(words, sentence);
+    }
+    parse(&run, "--peer [::1]:1 --listen *:0");
+    assert_int_equal(run.status, 0);
+    assert_string_equal(run.values.peer, "[::1]:1");
+    assert_string_equal(run.values.listen, "*:0");
+}
+
 static void names_are_text_of_a_length(void **state)
 {
     static const char *const good[] = {"--name=a b c d ", "--name=12345678",
@@ -433,6 +456,7 @@ int main(void)
         cmocka_unit_test_setup(stronger_sources_win, clean),
         cmocka_unit_test_setup(config_on_the_command_line_wins, clean),
         cmocka_unit_test_setup(wrong_values_are_named, clean),
+        cmocka_unit_test_setup(peers_have_a_host_and_a_port, clean),
         cmocka_unit_test_setup(names_are_text_of_a_length, clean),
         cmocka_unit_test_setup(long_values_are_cut, clean),
         cmocka_unit_test_setup(sources_are_told, clean),
