@@ -14,10 +14,10 @@
  * --flag=no; the last one counts), environment (MUSTER_NAME, dashes as underscores; an empty
  * variable counts as not set), the file of --config (lines `name = value`; # begins a comment at
  * the start of a line or after a blank), default. A value that begins with two dashes needs the
- * form --name=VALUE. Unknown names are errors, and the nearest known one is suggested; every error
- * is one sentence that names the option, the value, where it stands and what was expected. Words
- * that are no options are kept in order; after the word -- all are. --help, --version and --config
- * are known to every table. */
+ * form --name=VALUE. Unknown names are errors on the command line and in the file, and the nearest
+ * known one is suggested; every error is one sentence that names the option, the value, where it
+ * stands and what was expected. Words that are no options are kept in order; after the word -- all
+ * are. --help, --version and --config are known to every table. */
 #ifndef BASE_OPTIONS_H
 #define BASE_OPTIONS_H
 
@@ -110,6 +110,11 @@ enum option_source options_source(const struct options *options, const char *nam
 #define OPTIONS_SHOWN_BYTES 400
 void options_show(const struct options *options, const char *name,
                   char text[OPTIONS_SHOWN_BYTES]);
+
+/* Variables MUSTER_* that are set and that no program of the project reads: true, and a sentence
+ * that names them. They are no error: the environment is shared, and may be newer or older. */
+#define OPTIONS_STRAYS_BYTES 400
+bool options_strays(char text[OPTIONS_STRAYS_BYTES]);
 
 /* In the form that --help asked for; at most 100 columns. */
 void options_help(const struct options *options, FILE *out);

@@ -32,6 +32,7 @@ bool command_parse(struct options *options, const struct command_syntax *syntax,
                    char **argv, void *values, int *exit_code)
 {
     struct error error = {.code = 0};
+    char strays[OPTIONS_STRAYS_BYTES];
     int status;
 
     options_init(options, argv[0], syntax->summary, syntax->table, syntax->count);
@@ -41,6 +42,8 @@ bool command_parse(struct options *options, const struct command_syntax *syntax,
     if (status == 0 && options->positional_count > syntax->words_max)
         status = error_set(&error, EXIT_USAGE, "'%s' is not expected here",
                            options->positional[syntax->words_max]);
+    if (status == 0 && options_strays(strays))
+        (void)fprintf(stderr, "%s: %s\n", argv[0], strays);
     if (status == 0)
         return true;
     *exit_code = 0;

@@ -101,6 +101,7 @@ int main(int argc, char **argv)
     struct settings settings = {0};
     struct options options;
     struct error error = {0, ""};
+    char strays[OPTIONS_STRAYS_BYTES];
     struct log log;
     int status;
 
@@ -120,6 +121,8 @@ int main(int argc, char **argv)
     } else if (status == 0) {
         log_open(&log, STDERR_FILENO, strcmp(settings.log_format, "json") == 0,
                  "muster-coordinator");
+        if (options_strays(strays))
+            log_line(&log, LOG_WARNING_LEVEL, "", strays);
         status = serve(&settings, &log, &error);
     }
     if (error.text[0] != '\0')

@@ -36,11 +36,15 @@ static void print_version(void)
 static int work(struct settings *settings, const struct options *options, bool *hung,
                 struct error *error)
 {
+    char strays[OPTIONS_STRAYS_BYTES];
+
     (void)signal(SIGPIPE, SIG_IGN); /* from here on it is a connection that broke */
     if (options->positional_count > 0)
         return error_set(error, EXIT_USAGE, "unexpected argument '%s'", options->positional[0]);
     if (settings_settle(settings, options, error) != 0)
         return error->code;
+    if (options_strays(strays))
+        (void)fprintf(stderr, "muster-worker: %s\n", strays);
     return train(settings, hung, error);
 }
 

@@ -3,6 +3,7 @@
 
     test_programs.py FOLDER_OF_THE_PROGRAMS
 """
+import json
 import os
 import re
 import signal
@@ -96,6 +97,40 @@ class VersionTest(unittest.TestCase):
             told.pop("sources", None)
             self.assertEqual(set(told), {self.LIBRARIES[name] for name in needed}, program)
             self.assertTrue(all(re.match(r"v?\d+\.\d+", version) for version in told.values()), told)
+
+
+class EnvironmentTest(unittest.TestCase):
+    """Variables are shared by the programs: what one of them reads is strange to none; the rest is told in one line."""
+    COMMANDS = ("status", "drain", "forget", "why", "barrier", "ckpt", "run", "version")
+
+    def test_what_some_program_reads(self):
+        samples = [run(program, "--help=config")[1] for program in PROGRAMS[:2]]
+        samples += [run("muster", command, "--help=config")[1] for command in self.COMMANDS]
+        names = {name for sample in samples for name in re.findall(r"^#([a-z][a-z0-9-]*) = ", sample, re.M)}
+        self.assertLess(70, len(names))
+        environment = {"MUSTER_" + name.upper().replace("-", "_"): "1" for name in names}
+        environment.update({"MUSTER_FAULT": "x", "MUSTER_VENV": "/x", "MUSTER_PROGRESS_FD": "77", "OTHER": "1"})
+        self.assertEqual(run("muster", "version", environment=environment)[::2], (0, ""))
+
+    def test_what_nobody_reads(self):
+        told = "no program reads MUSTER_BOGUS from the environment"
+        bogus = {"MUSTER_BOGUS": "1"}
+        code, out, err = run("muster", "version", environment=bogus)
+        self.assertEqual((code, err), (0, "muster version: %s\n" % told))
+        self.assertIn("libuv", out)
+        code, _, err = run("muster-worker", "--standalone", "--data", SUBSET, "--steps", "1", "--global-batch", "16",
+                           "--quiet", environment=bogus)
+        self.assertEqual((code, err), (0, "muster-worker: %s\n" % told))
+        with tempfile.TemporaryDirectory(prefix="muster-py-") as folder:
+            process = subprocess.Popen(argv("muster-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
+                                            "--state", folder, "--log-format", "json"), stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.PIPE, env={**ENVIRONMENT, **bogus})
+            serves(folder)
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 0)
+            first = json.loads(err.decode().splitlines()[0])
+            self.assertEqual((first["level"], first["text"]), ("warning", told))
 
 
 class OutputTest(unittest.TestCase):

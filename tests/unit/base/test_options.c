@@ -357,6 +357,36 @@ static void wrong_words_are_named(void **state)
     expect_error("--help=html", "--help=html: expected --help, --help=config or --help=man");
 }
 
+static void strays_are_told(void **state)
+{
+    static const char *const known[] = {"MUSTER_JOB", "MUSTER_LOG_SAMPLES", "MUSTER_CONFIG",
+                                        "MUSTER_DATA", "MUSTER_FAULT", "MUSTER_VENV",
+                                        "MUSTER_PROGRESS_FD", "MUSTERED", "XMUSTER_X"};
+    char strays[OPTIONS_STRAYS_BYTES], name[40];
+
+    (void)state;
+    assert_int_equal(clearenv(), 0);
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        assert_int_equal(setenv(known[i], "x", 1), 0);
+    assert_int_equal(setenv("MUSTER_EMPTY", "", 1), 0);
+    assert_false(options_strays(strays));
+    assert_string_equal(strays, "");
+    assert_int_equal(setenv("MUSTER_LOG_SAMPLE", "x", 1), 0);
+    assert_true(options_strays(strays));
+    assert_string_equal(strays, "no program reads MUSTER_LOG_SAMPLE from the environment");
+    assert_int_equal(setenv("MUSTER_job", "x", 1), 0);
+    assert_true(options_strays(strays));
+    assert_string_equal(strays,
+                        "no program reads MUSTER_LOG_SAMPLE, MUSTER_job from the environment");
+    for (int i = 0; i < 200; i++) {
+        (void)snprintf(name, sizeof name, "MUSTER_ONE_OF_MANY_%d", i);
+        assert_int_equal(setenv(name, "x", 1), 0);
+    }
+    assert_true(options_strays(strays));
+    assert_non_null(strstr(strays, ", .. from the environment"));
+    assert_int_equal(clearenv(), 0);
+}
+
 static void wrong_environment_is_named(void **state)
 {
     (void)state;
@@ -461,6 +491,7 @@ int main(void)
         cmocka_unit_test_setup(long_values_are_cut, clean),
         cmocka_unit_test_setup(sources_are_told, clean),
         cmocka_unit_test_setup(wrong_words_are_named, clean),
+        cmocka_unit_test(strays_are_told),
         cmocka_unit_test_setup(wrong_environment_is_named, clean),
         cmocka_unit_test_setup(wrong_config_is_named, clean),
         cmocka_unit_test_setup(unreadable_config_is_named, clean),

@@ -2,6 +2,7 @@
  * row, and a config file made from the sample gives the defaults again. */
 #include SETTINGS_H
 
+#include <ctype.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -30,6 +31,24 @@ static void rows_are_whole(void **state)
             bounded != (row->min < row->max) || row->offset >= sizeof(struct settings))
             fail_msg("row %zu (%s) is not whole", i, row->name);
     }
+}
+
+/* The environment is shared by all programs: a row's variable is strange to none of them. */
+static void variables_are_known(void **state)
+{
+    char name[100], strays[OPTIONS_STRAYS_BYTES];
+
+    (void)state;
+    assert_int_equal(clearenv(), 0);
+    for (size_t i = 0; i < settings_count; i++) {
+        (void)snprintf(name, sizeof name, "MUSTER_%s", settings_table[i].name);
+        for (char *at = name; *at != '\0'; at++)
+            *at = (char)(*at == '-' ? '_' : toupper((unsigned char)*at));
+        assert_int_equal(setenv(name, "x", 1), 0);
+        if (options_strays(strays))
+            fail_msg("option_names.c lacks what this says: %s", strays);
+    }
+    assert_int_equal(clearenv(), 0);
 }
 
 static void names_and_fields_are_unique(void **state)
@@ -146,6 +165,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_whole),
+        cmocka_unit_test(variables_are_known),
         cmocka_unit_test(names_and_fields_are_unique),
         cmocka_unit_test(groups_stand_together),
         cmocka_unit_test(defaults_are_values),
