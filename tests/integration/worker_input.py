@@ -21,6 +21,7 @@ def refused(bench, folder, name, words):
     run = bench.run("--steps", "1", data=folder, expect=65)
     check(name in run.err and any(w in run.err for w in words),
           f"{name}, one of {words}, was to be named:\n{run.err}")
+    check(run.err.count(folder) == 1, f"the file was to be named once:\n{run.err}")
     check(not run.events("step"), "it trained on that")
 
 

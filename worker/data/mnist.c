@@ -73,19 +73,30 @@ static int source_holds(struct source *s, size_t bytes)
     return complain(s, text);
 }
 
+/* What zlib says; it puts the path before it, as complain() does. */
+static int source_failed(struct source *s)
+{
+    int number;
+    const char *why = gzerror(s->file, &number);
+    size_t length = strlen(s->path);
+
+    if (number == Z_ERRNO)
+        return complain(s, strerror(errno));
+    if (strncmp(why, s->path, length) == 0 && strncmp(why + length, ": ", 2) == 0)
+        why += length + 2;
+    return complain(s, why);
+}
+
 static int source_read(struct source *s, void *bytes, size_t count)
 {
     uint8_t *at = bytes;
 
     while (count > 0) {
         unsigned part = count > 1u << 20 ? 1u << 20 : (unsigned)count;
-        int got = gzread(s->file, at, part), number;
-        const char *why;
+        int got = gzread(s->file, at, part);
 
-        if (got < 0) {
-            why = gzerror(s->file, &number);
-            return complain(s, number == Z_ERRNO ? strerror(errno) : why);
-        }
+        if (got < 0)
+            return source_failed(s);
         if (got == 0)
             return complain(s, "the file is truncated");
         at += got;
@@ -100,12 +111,12 @@ static int source_end(struct source *s)
 {
     uint8_t one;
     int got = gzread(s->file, &one, 1), number = Z_OK;
-    const char *why = gzerror(s->file, &number);
 
     if (got > 0)
         return complain(s, "there are more bytes than its header says");
     if (got < 0)
-        return complain(s, number == Z_ERRNO ? strerror(errno) : why);
+        return source_failed(s);
+    (void)gzerror(s->file, &number);
     return number == Z_BUF_ERROR ? complain(s, "the file is truncated") : 0;
 }
 
