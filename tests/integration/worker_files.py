@@ -236,6 +236,13 @@ def a_full_disk_does_not_stop_the_training(bench):
 def a_folder_that_cannot_be_is_told_at_once(bench):
     run = bench.run(*SHORT, ckpt="/proc/no/ckpt", expect=69)
     check("--ckpt /proc/no/ckpt" in run.err and not run.events("step"), run.err)
+    file = bench.path("file")
+    for mode in (0o644, 0o755):
+        with open(file, "w") as f:
+            f.write("not a folder")
+        os.chmod(file, mode)
+        run = bench.run(*SHORT, ckpt=file, expect=69)
+        check(f"--ckpt {file}: it is no directory" in run.err and not run.events("step"), run.err)
 
 
 # ---- safetensors ------------------------------------------------------------------------------------

@@ -23,9 +23,13 @@ struct save_job {
 int save_prepare(const struct trainer *t, struct error *error)
 {
     const char *folder = t->settings->ckpt;
+    struct stat what;
 
-    if (folder == NULL || ((mkdir(folder, 0755) == 0 || errno == EEXIST) &&
-                           access(folder, R_OK | W_OK | X_OK) == 0))
+    if (folder == NULL)
+        return 0;
+    if (stat(folder, &what) == 0 && !S_ISDIR(what.st_mode))
+        return error_set(error, EXIT_UNAVAILABLE, "--ckpt %s: it is no directory", folder);
+    if ((mkdir(folder, 0755) == 0 || errno == EEXIST) && access(folder, R_OK | W_OK | X_OK) == 0)
         return 0;
     return error_set(error, EXIT_UNAVAILABLE, "--ckpt %s: %s", folder, strerror(errno));
 }
