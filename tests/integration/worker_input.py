@@ -139,6 +139,8 @@ WRONG = (
     (("--ckpt-every", "2"), "--ckpt-every"), (("--precision", "fp8"), "--precision"),
     (("--optim", "lion"), "--optim"), (("--schedule", "x"), "--schedule"), (("--device", "tpu"), "--device"),
     (("--isa", "sse2"), "--isa"), (("--model", "vgg"), "--model"), (("--hash-every", "0"), "--hash-every"),
+    (("--coordinator", "127.0.0.1:7070"), "--coordinator"), (("--data-listen", "x.invalid"), "--data-listen x.inv"),
+    (("--data-listen", "127.0.0.1:99999"), "--data-listen 127.0.0.1:99999"),
     (("--log-samples=perhaps",), "--log-samples"), (("--config", "/nonexistent"), "/nonexistent"))
 
 
@@ -150,6 +152,8 @@ def wrong_options_are_64_and_named(bench):
               f"{options}: {code}, {word!r} was to be named in one line:\n{err}{out}")
     code, _, err = bench.words("--steps", "1")
     check(code == 64 and "--job" in err, f"neither --job nor --standalone: {code} {err}")
+    code, _, err = bench.words("--job", "j", "--data-listen", "x.invalid")
+    check(code == 64 and "--data-listen x.invalid" in err, f"--data-listen x.invalid: {code} {err}")
     code, _, err = bench.words("--job", "j", "--min", "4", "--max", "2")
     check(code == 64 and "--min 4" in err, f"--min 4 --max 2: {code} {err}")
 
@@ -159,7 +163,8 @@ def options_come_from_the_environment_and_a_file(bench):
     file = bench.path("config")
     with open(file, "w") as f:
         f.write("# a worker alone\nsteps = 2\nglobal-batch = 16\n")
-    env = {"MUSTER_STEPS": "3", "MUSTER_CONFIG": file, "MUSTER_LOG_SAMPLES": "yes"}
+    env = {"MUSTER_STEPS": "3", "MUSTER_CONFIG": file, "MUSTER_LOG_SAMPLES": "yes",
+           "MUSTER_COORDINATOR": "127.0.0.1:1"}  # --standalone on the command line is stronger
     run = bench.run(env=env)
     check(len(run.events("step")) == 3 and len(run.events("samples")) == 24,
           "the environment counts before the file, and the file before the default")

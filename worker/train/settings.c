@@ -15,7 +15,7 @@ const struct option_spec settings_table[] = {
     {"coordinator", OPTION_ADDRESS, "HOST:PORT", "127.0.0.1:7070", 1, 0, NULL, FIELD(coordinator),
      "Job", "where muster-coordinator listens"},
     {"standalone", OPTION_FLAG, "", NULL, 0, 0, NULL, FIELD(standalone), "Job",
-     "train alone, without a coordinator: the same loop, the same bits"},
+     "train alone, in place of --coordinator: the same loop, the same bits"},
     {"job", OPTION_NAME, "NAME", NULL, 1, NAME_BYTES_MAX, NULL, FIELD(job), "Job",
      "name of the job that this worker joins"},
     {"min", OPTION_NUMBER, "N", "1", 1, PLAN_WORLD_MAX, NULL, FIELD(min), "Job",
@@ -111,21 +111,35 @@ void settings_listen(const char *wanted, char *listen, size_t listen_bytes)
     (void)snprintf(listen, listen_bytes, bare_v6 ? "[%s]:0" : port ? "%s" : "%s:0", wanted);
 }
 
-/* Where it joins, and where it is reached. */
-static int check_places(const struct settings *s, struct error *error)
+/* An address, or a name that has one. */
+static int check_listen(const struct settings *s, struct error *error)
 {
+    struct sockaddr_storage address;
+    struct error ignored;
     char listen[300];
 
+    if (s->data_listen == NULL)
+        return 0;
+    settings_listen(s->data_listen, listen, sizeof listen);
+    if (!netaddr_is_form(listen) || listen[0] == ':' || listen[0] == '*')
+        return error_set(error, EXIT_USAGE, "--data-listen %s is not ADDR or ADDR:PORT",
+                         s->data_listen);
+    if (netaddr_parse(listen, "", &address, &ignored) != 0)
+        return error_set(error, EXIT_USAGE,
+                         "--data-listen %s is not ADDR or ADDR:PORT: nobody knows that name",
+                         s->data_listen);
+    return 0;
+}
+
+/* Where it joins. */
+static int check_job(const struct settings *s, const struct options *options, struct error *error)
+{
+    if (s->standalone && options_source(options, "coordinator") == OPTION_FROM_WORD)
+        return error_set(error, EXIT_USAGE, "--standalone and --coordinator: give one of them");
     if (s->standalone)
         return 0;
     if (s->job == NULL)
         return error_set(error, EXIT_USAGE, "--job NAME is needed (or --standalone)");
-    if (s->data_listen == NULL)
-        return 0;
-    settings_listen(s->data_listen, listen, sizeof listen);
-    if (!netaddr_is_form(listen) || listen[0] == ':')
-        return error_set(error, EXIT_USAGE, "--data-listen %s is not ADDR or ADDR:PORT",
-                         s->data_listen);
     return 0;
 }
 
@@ -150,7 +164,7 @@ int settings_settle(struct settings *s, const struct options *options, struct er
 {
     if (s->max == 0)
         s->max = s->shards;
-    if (check_places(s, error) != 0)
+    if (check_job(s, options, error) != 0 || check_listen(s, error) != 0)
         return error->code;
     if (s->min > s->max)
         return error_set(error, EXIT_USAGE, "--min %llu is more than --max %llu",

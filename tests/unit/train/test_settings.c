@@ -89,6 +89,7 @@ static void what_does_not_go_together_is_refused(void **state)
     refused("--standalone --optim=adamax", "--optim", "adamw");
     refused("--standalone --threads=0", "--threads", "");
     refused("--standalone --threads=2x", "--threads", "");
+    refused("--standalone --coordinator=h:1", "--standalone", "--coordinator");
 }
 
 static void what_goes_together_is_taken(void **state)
@@ -240,12 +241,12 @@ static void what_changes_the_bits_is_in_the_spec(void **state)
                                           "--schedule=linear",
                                           "--warmup=1",
                                           "--lr=0.0010000000000000002"};
-    static const char *const others[] = {"--min=2",       "--max=4",         "--threads=2",
-                                         "--ckpt=x",      "--ckpt-keep=1",   "--log=x",
-                                         "--log-samples", "--quiet",         "--hash-every=2",
-                                         "--node=n",      "--data-listen=a", "--connect-timeout=1s",
-                                         "--drain-ms=1s", "--data=x",        "--coordinator=h:1",
-                                         "--job=other",   "--audit=2"};
+    static const char *const others[] = {"--min=2",       "--max=4",           "--threads=2",
+                                         "--ckpt=x",      "--ckpt-keep=1",     "--log=x",
+                                         "--log-samples", "--quiet",           "--hash-every=2",
+                                         "--node=n",      "--data-listen=::1", "--drain-ms=1s",
+                                         "--data=x",      "--job=other",       "--audit=2",
+                                         "--connect-timeout=1s"};
     char plain[SETTINGS_SPEC_BYTES], changed[SETTINGS_SPEC_BYTES], line[128];
 
     (void)state;
@@ -262,6 +263,8 @@ static void what_changes_the_bits_is_in_the_spec(void **state)
         if (strcmp(plain, changed) != 0)
             fail_msg("%s changes the spec", others[i]);
     }
+    spec_of("--job=j --coordinator=h:1", changed);
+    assert_string_equal(plain, changed);
 }
 
 static void data_and_initial_values_are_in_the_spec(void **state)
@@ -301,16 +304,19 @@ static void the_first_line_that_differs_is_told(void **state)
 
 static void places_have_their_form(void **state)
 {
-    static const char *const wrong[] = {"127.0.0.1:99999", "[::1", ":7", "[::1]x"};
+    static const char *const wrong[] = {"127.0.0.1:99999", "[::1", ":7",   "[::1]x",
+                                        "foo.invalid",     "*",    "*:70", "1.2.3.4.5"};
     static const char *const right[][2] = {{"10.0.0.1", "10.0.0.1:0"}, {"::1", "[::1]:0"},
                                            {"[::1]", "[::1]:0"}, {"[::1]:7", "[::1]:7"},
-                                           {"host:7", "host:7"}};
+                                           {"localhost:7", "localhost:7"}};
     struct settings settings;
     char line[100], listen[100];
 
     (void)state;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         (void)snprintf(line, sizeof line, "--job j --data-listen %s", wrong[i]);
+        refused(line, "--data-listen", wrong[i]);
+        (void)snprintf(line, sizeof line, "--standalone --data-listen %s", wrong[i]);
         refused(line, "--data-listen", wrong[i]);
     }
     for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
