@@ -168,6 +168,20 @@ def the_last_is_drained(cluster, reference, rng):
         raise Failure(f"step {known} was finished and not kept")
 
 
+def the_last_leave_without_checkpoints(cluster, reference, rng):
+    """While somebody stays nothing is lost, and that is said; the last one says how many steps are lost with it."""
+    begin(cluster, 2, 1, 2)
+    for name, words in (("w1", ("nothing was lost",)), ("w0", ("steps that are saved nowhere, and lost: ", "--ckpt DIR"))):
+        cluster.wait_steps("w0", len(cluster.events("w0", "step")) + rng.randrange(2, 6))
+        cluster.processes[name].send_signal(signal.SIGTERM)
+        cluster.join(name)
+        said = cluster.words(name, 1)
+        if not all(word in said for word in words):
+            raise Failure(f"{words} were to be said, not: {said}")
+    if f": {len(cluster.events('w0', 'step'))} (" not in cluster.words("w0", 1):
+        raise Failure(f"{len(cluster.events('w0', 'step'))} steps were made: {cluster.words('w0', 1)}")
+
+
 def a_drain_in_the_middle_of_a_join(cluster, reference, rng):
     """The newcomer is told to go while it starts, catches up, waits for the boundary, or has just entered."""
     begin(cluster, 2, 1, 3, epochs=MANY)
@@ -265,8 +279,8 @@ def a_spare_takes_over_at_once(cluster, reference, rng):
 
 
 STORIES = (two_leave_together, a_node_is_drained, one_is_drained_by_its_pid, a_drain_during_a_regroup,
-           a_drain_in_a_pause_keeps_the_step, the_last_is_drained, a_drain_in_the_middle_of_a_join,
-           time_to_leave_is_over, three_join_together, a_spare_takes_over_at_once)
+           a_drain_in_a_pause_keeps_the_step, the_last_is_drained, the_last_leave_without_checkpoints,
+           a_drain_in_the_middle_of_a_join, time_to_leave_is_over, three_join_together, a_spare_takes_over_at_once)
 
 
 def main():

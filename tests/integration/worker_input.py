@@ -227,6 +227,8 @@ def ctrl_c_ends_after_the_step_without_checkpoints_too(bench):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     check(process.returncode == 0, f"exit {process.returncode}\n{err.decode()}")
+    steps = open(log, "rb").read().count(b'"event":"step"')
+    check(f"; steps that are saved nowhere: {steps} (--ckpt DIR would keep them)" in err.decode(), err.decode())
 
 
 @test

@@ -176,9 +176,25 @@ static void on_stop(struct elastic *e, struct elastic_actions *actions)
     e->leave_sent = true;
 }
 
+/* Who waits in a leaver's place has its state: it was released only then. One that was frozen in a
+ * pause has saved what it knows, if it can save; else the job's state ends with the last who knows
+ * it, and whether others do it cannot tell, unless it was the only one. */
 void elastic_go(struct elastic *e, struct elastic_actions *actions)
 {
-    elastic_leave_for_good(e, actions, 0, "left at a boundary; nothing was lost");
+    bool knows = e->state == ELASTIC_STATE_FROZEN && e->generation.number != 0 && !e->mixed;
+    char text[ELASTIC_TEXT_BYTES];
+
+    if (e->state == ELASTIC_STATE_LEAVING)
+        (void)snprintf(text, sizeof text, "left at a boundary; nothing was lost");
+    else if (!knows || e->config.saves || e->applied == 0)
+        (void)snprintf(text, sizeof text, "left; nothing was lost");
+    else
+        (void)snprintf(
+            text, sizeof text,
+            "left; steps that are saved nowhere, and lost%s: %llu (--ckpt DIR would keep them)",
+            e->generation.world == 1 ? "" : " if nobody else holds them",
+            (unsigned long long)e->applied);
+    elastic_leave_for_good(e, actions, 0, text);
 }
 
 /* The others may be done with the leaver's last step before it is itself. One that was frozen when

@@ -240,13 +240,23 @@ void elastic_on_exchanged(struct elastic *e, const struct elastic_event *event,
     elastic_apply(e, actions);
 }
 
+#define STOPPED "stopped after the step that was under way"
+
 static void stop_alone(struct elastic *e, struct elastic_actions *actions)
 {
+    char text[ELASTIC_TEXT_BYTES];
+
     e->state = ELASTIC_STATE_LEAVING;
-    if (e->config.saves && e->saved != e->applied)
+    if (e->config.saves && e->saved != e->applied) {
         elastic_save(e, actions)->last = true;
-    else
-        elastic_leave_for_good(e, actions, 0, "stopped after the step that was under way");
+    } else if (e->config.saves) {
+        elastic_leave_for_good(e, actions, 0, STOPPED);
+    } else {
+        (void)snprintf(text, sizeof text,
+                       STOPPED "; steps that are saved nowhere: %llu (--ckpt DIR would keep them)",
+                       (unsigned long long)e->applied);
+        elastic_leave_for_good(e, actions, 0, text);
+    }
 }
 
 void elastic_on_applied(struct elastic *e, const struct elastic_event *event,
@@ -284,7 +294,7 @@ void elastic_on_applied(struct elastic *e, const struct elastic_event *event,
 void elastic_on_saved(struct elastic *e, uint64_t version, struct elastic_actions *actions)
 {
     if (e->state == ELASTIC_STATE_LEAVING && e->config.alone && version == e->applied)
-        elastic_leave_for_good(e, actions, 0, "stopped after the step that was under way");
+        elastic_leave_for_good(e, actions, 0, STOPPED);
     if (e->state == ELASTIC_STATE_FROZEN && e->released && version == e->applied) {
         elastic_go(e, actions);
         return;

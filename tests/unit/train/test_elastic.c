@@ -115,6 +115,14 @@ static const char *reformed(struct bench *bench, uint64_t number, uint64_t step,
     return tell(bench, (struct elastic_event){.type = ELASTIC_FORMED, .roster = &bench->roster});
 }
 
+/* PLAN: after the next boundary too few are there. */
+static void make_pause(struct bench *bench, uint64_t number, const char *members)
+{
+    (void)roster(bench, ELASTIC_PLAN, number, 0, members);
+    bench->roster.pause = true;
+    bench->e.plan.pause = true;
+}
+
 static const char *over(struct bench *bench, uint64_t number)
 {
     return tell(bench, (struct elastic_event){.type = ELASTIC_OVER, .number = number});
@@ -394,6 +402,57 @@ static void a_leaver_that_was_frozen_makes_its_step_durable(void **state)
     assert_string_equal(tell(&bench, (struct elastic_event){.type = ELASTIC_RELEASED}), "");
     assert_string_equal(over(&bench, 2), "");
     assert_string_equal(versioned(&bench, ELASTIC_SAVED, 1), "GOODBYE EXIT(0)");
+}
+
+static void expect_farewell(struct bench *bench, const char *begins)
+{
+    const struct elastic_action *last;
+
+    (void)tell(bench, (struct elastic_event){.type = ELASTIC_RELEASED});
+    last = &bench->actions.list[bench->actions.count - 1];
+    assert_int_equal(last->type, ELASTIC_DO_EXIT);
+    assert_int_equal(last->code, 0);
+    if (strncmp(last->text, begins, strlen(begins)) != 0)
+        fail_msg("it goes with '%s', expected '%s..'", last->text, begins);
+}
+
+/* After one step, without checkpoints: the plan pauses, and these are the members in it. */
+static void leave_in_a_pause(struct bench *bench, const char *members, const char *stay)
+{
+    begin(bench, 10, false);
+    (void)roster(bench, ELASTIC_FORMED, 1, 0, members);
+    (void)connected(bench);
+    (void)tell(bench, (struct elastic_event){.type = ELASTIC_STOP});
+    make_pause(bench, 2, stay);
+    (void)tell(bench, exchanged(bench, 2));
+    (void)versioned(bench, ELASTIC_APPLIED, 1);
+    (void)tell(bench, exchanged(bench, 2));
+}
+
+static void who_leaves_says_what_is_lost(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    leave_in_a_pause(&bench, "1", "1");
+    assert_int_equal(bench.e.state, ELASTIC_STATE_FROZEN);
+    expect_farewell(&bench, "left; steps that are saved nowhere, and lost: 1 (--ckpt DIR");
+    leave_in_a_pause(&bench, "12", "12");
+    assert_int_equal(bench.e.state, ELASTIC_STATE_FROZEN);
+    expect_farewell(
+        &bench, "left; steps that are saved nowhere, and lost if nobody else holds them: 1 (--c");
+    leave_in_a_pause(&bench, "12", "2");
+    assert_int_equal(bench.e.state, ELASTIC_STATE_LEAVING);
+    expect_farewell(&bench, "left at a boundary; nothing was lost");
+    /* Nothing was trained yet, or nothing is held. */
+    begin_three(&bench);
+    (void)over(&bench, 1);
+    (void)tell(&bench, (struct elastic_event){.type = ELASTIC_STOP});
+    expect_farewell(&bench, "left; nothing was lost");
+    begin(&bench, 10, false);
+    (void)roster(&bench, ELASTIC_VIEW, 1, 0, "23");
+    (void)tell(&bench, (struct elastic_event){.type = ELASTIC_STOP});
+    expect_farewell(&bench, "left; nothing was lost");
 }
 
 static void a_spare_asks_before_it_leaves(void **state)
@@ -717,6 +776,7 @@ int main(void)
         cmocka_unit_test(a_leaver_that_is_released_early_ends_its_last_step),
         cmocka_unit_test(a_leaver_does_not_accuse_those_who_part_from_it),
         cmocka_unit_test(a_leaver_that_was_frozen_makes_its_step_durable),
+        cmocka_unit_test(who_leaves_says_what_is_lost),
         cmocka_unit_test(a_spare_asks_before_it_leaves),
         cmocka_unit_test(a_spare_enters_with_the_group),
         cmocka_unit_test(a_spare_that_was_dropped_still_enters_with_the_group),
