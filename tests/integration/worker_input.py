@@ -4,6 +4,7 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -309,6 +310,19 @@ def without_a_terminal_lines_are_plain(bench):
     check("loss" in run.err and "samples/s" in run.err and "done: 3 steps" in run.err, run.err)
     run = bench.run("--steps", "3", "--global-batch", "64", "--quiet")
     check(run.err == "", f"--quiet: {run.err!r}")
+
+
+@test
+def a_coordinator_that_is_not_there_is_told_soon(bench):
+    """Once, long before --connect-timeout, with --quiet too: it is no progress."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # and does not listen
+        for at, words in ((f"127.0.0.1:{deaf.getsockname()[1]}", "no coordinator at "), ("x.invalid:7", "no way to ")):
+            for quiet in ((), ("--quiet",)):
+                code, _, err = bench.words("--job", "j", "--data", SUBSET, "--coordinator", at, "--connect-timeout",
+                                           "3s", *quiet)
+                lines = err.splitlines()
+                check(code == 69 and len(lines) == 2 and words + at in lines[0], f"{at} {quiet}: {code} {err}")
 
 
 @test

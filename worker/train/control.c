@@ -15,6 +15,7 @@
 #define BEAT_MS    250  /* how often the next beat's content is refreshed */
 #define GOODBYE_MS 2000 /* for the last word to leave */
 #define LINGER_MS  3000 /* what was sent to other members has arrived by then, or never will */
+#define TELL_US    2000000u /* without an answer of the coordinator: it is said */
 #define HUNG_S     10   /* from the end of the session to that of the process, at most */
 
 static void drain_events(struct trainer *t);
@@ -348,9 +349,25 @@ void control_progress(struct trainer *t)
         muster_progress(t->session, &progress);
 }
 
+/* Said once, long before it is given up: whoever started it may have named the wrong one. */
+static void tell_unreachable(struct trainer *t)
+{
+    char text[400];
+
+    if (t->session_us == 0 || t->session_up || t->session_ended ||
+        clock_monotonic_us() < t->session_us + TELL_US)
+        return;
+    t->session_us = 0;
+    (void)snprintf(text, sizeof text, "no coordinator at %s yet: it is tried for %.1f s "
+                                      "(--connect-timeout)", t->settings->coordinator,
+                   (double)t->settings->connect_timeout_ms / 1000);
+    report_warning(t, text);
+}
+
 static void on_beat_timer(uv_timer_t *timer)
 {
     control_progress(timer->data);
+    tell_unreachable(timer->data);
 }
 
 /* ---- the end of a worker that hangs ---------------------------------------------------------- */
@@ -423,6 +440,7 @@ int control_open(struct trainer *t, struct error *error)
     t->session_poll.data = t;
     t->session_polled = true;
     (void)uv_poll_start(&t->session_poll, UV_READABLE, on_readable);
+    t->session_us = clock_monotonic_us();
     (void)uv_timer_start(&t->beat_timer, on_beat_timer, BEAT_MS, BEAT_MS);
     return 0;
 }

@@ -283,7 +283,7 @@ static int find_address(struct trainer *t, char address[MUSTER_TEXT_BYTES], stru
             return error_set(error, why.exit_code, "%s (tried for %.1f s: --connect-timeout)",
                              why.text, (double)t->settings->connect_timeout_ms / 1000);
         if (!told)
-            report_note(t, why.text);
+            report_warning(t, why.text);
         told = true;
         (void)usleep(ADDRESS_RETRY_MS * 1000);
         (void)uv_run(t->loop, UV_RUN_NOWAIT);

@@ -215,6 +215,7 @@ struct trainer {
     struct muster *session;
     uv_poll_t session_poll;
     bool session_polled, session_up, session_ended;
+    uint64_t session_us;                     /* when it was opened; 0 = what it lacks was told */
     uint8_t job_uid[16];
     uint64_t known_generation;
     uv_timer_t done_timer, drain_timer, beat_timer, linger_timer;
