@@ -143,6 +143,58 @@ def hangs(cluster, phase, *steps):
     return took
 
 
+def saved(cluster):
+    """The steps whose checkpoints are there."""
+    return sorted(int(name[5:]) for name in os.listdir(cluster.path("ckpt")) if "tmp" not in name)
+
+
+def begin_saving(cluster, every, slow):
+    """Three that save on a disk which is slow."""
+    cluster.coordinator()
+    for i in range(3):
+        cluster.worker(f"w{i}", "--node", f"n{i}", *endless("--ckpt", cluster.path("ckpt"), "--ckpt-every", str(every),
+                                                            "--ckpt-keep", "0"), env=slow)
+    wait_world(cluster, "w0", "w1", "w2")
+
+
+@test
+def a_slow_disk_is_waited_for(cluster):
+    """Every due checkpoint is there; rank 0 waits for the disk in a phase of its own, and nobody is lost for it."""
+    begin_saving(cluster, 2, {"MUSTER_SLOW": "write:*", "MUSTER_SLOW_MS": "800", "MUSTER_SLOW_EVERY": "1"})
+    cluster.wait(lambda: "checkpoint of step" in muster(cluster, "why", "--state", cluster.path("state"))[1],
+                 "'muster why' to say that a checkpoint is awaited", 30)
+    wait_more(cluster, "w0", 8)
+    undisturbed(cluster, ("w0", "w1", "w2"), cluster.events("w0", "generation")[-1]["generation"])
+    there, done = saved(cluster), newest(cluster, "w0", "w1", "w2")
+    expect(there == list(range(2, max(there) + 1, 2)) and max(there) >= done - 4, f"{there} after {done} steps", cluster)
+    said = sum(cluster.words(f"w{i}", 400).count("training waits for the disk") for i in range(3))
+    expect(said == 1, f"that the disk is waited for was said {said} times", cluster)
+    judge(cluster, ALONE)
+    return f"{len(there)} checkpoints of {done} steps"
+
+
+@test
+def a_disk_that_hangs_stops_nobody(cluster):
+    """The first checkpoint is never written. A loss while the next one waits for it is mended at once; then the disk
+    is waited for in vain, once; each one left out is told, and steps go on without a further wait."""
+    begin_saving(cluster, 2, {"MUSTER_SLOW": "write:2", "MUSTER_SLOW_MS": "200000"})
+    writer = next(f"w{i}" for i in range(3) if rank_of(cluster, f"w{i}") == 0)
+    lost, other = (f"w{i}" for i in range(3) if f"w{i}" != writer)
+    cluster.wait(lambda: "training waits for the disk" in cluster.words(writer, 400), "the wait", 30)
+    since = time.time()
+    cluster.processes[lost].kill()
+    wait_world(cluster, writer, other)
+    took = next_step_s(cluster, other, since)
+    expect(took < 5, f"the loss was mended after {took:.2f} s", cluster)
+    expect_words(cluster, writer, "checkpoint of step 4 is left out: that of step 2 is being written for")
+    cluster.wait(lambda: newest(cluster, writer, other) >= 30, "30 steps", 60)
+    expect_words(cluster, writer, "checkpoint of step 6 is left out", "checkpoint of step 28 is left out")
+    expect(cluster.processes[writer].poll() is None and "stalled" not in cluster.words("coordinator", 400),
+           "the writer was lost", cluster)
+    judge(cluster, ALONE)
+    return f"mended in {took:.2f} s"
+
+
 @test
 def a_hung_worker_is_named_stalled_and_left_behind(cluster):
     """Its beats go on, but it stays in its computation; those who wait for it are not accused. It is told to start

@@ -55,8 +55,7 @@ class Run:
         return last[0]
 
     def kept(self):
-        """Steps of its checkpoints; on a slow disk the next one may come before one is written, which is then
-        left out."""
+        """Steps of its checkpoints."""
         return sorted(int(name[5:]) for name in os.listdir(self.ckpt) if "tmp" not in name)
 
     def file(self, step, name="model.safetensors"):

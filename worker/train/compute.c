@@ -122,12 +122,20 @@ static void task_done(struct shard_task *s)
     t->free_tasks = s;
 }
 
-/* What waited until nobody reads the parameters is done. */
+static void apply_now(struct trainer *t);
+
+bool compute_would_apply(const struct trainer *t)
+{
+    return t->when_idle == apply_now;
+}
+
+/* What waited until nobody reads the parameters is done; an update also lets a checkpoint that is
+ * due copy them first. */
 void compute_go_on(struct trainer *t)
 {
     void (*then)(struct trainer *) = t->when_idle;
 
-    if (t->shards_open > 0 || t->checks_open > 0 || then == NULL)
+    if (t->shards_open > 0 || t->checks_open > 0 || then == NULL || save_waits(t))
         return;
     t->when_idle = NULL;
     then(t);
@@ -316,6 +324,8 @@ void compute_apply(struct trainer *t, uint64_t step, bool hashed)
     t->apply_step = step;
     t->apply_hashed = hashed;
     compute_when_idle(t, apply_now);
+    if (save_waits(t))
+        control_progress(t);
 }
 
 /* ---- the test set --------------------------------------------------------------------------- */

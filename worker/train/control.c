@@ -321,7 +321,7 @@ static enum muster_phase phase_of(const struct trainer *t)
         return elastic_owes(&t->elastic) || inspect_owes(t) ? MUSTER_PHASE_COMPUTE
                                                             : MUSTER_PHASE_EXCHANGE;
     case ELASTIC_STATE_APPLYING:
-        return MUSTER_PHASE_COMPUTE;
+        return save_waits(t) ? MUSTER_PHASE_CHECKPOINT : MUSTER_PHASE_COMPUTE;
     case ELASTIC_STATE_FROZEN:
         return MUSTER_PHASE_FROZEN;
     case ELASTIC_STATE_FINISHING:

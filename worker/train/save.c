@@ -1,7 +1,11 @@
 /* Checkpoints: a quick copy of the state between two updates, written behind by a thread of libuv's
- * pool. A checkpoint that fails is told, and training goes on. */
+ * pool. One is written at a time, and there is memory for one copy: one that is due meanwhile holds
+ * up the update, which would overwrite its state, until it can be copied. In a group that makes the
+ * others wait too: there it is left out, and that is told, when the disk takes too long or the
+ * generation ends. A checkpoint that fails is told, and training goes on. */
 #include "train/trainer.h"
 
+#include "base/clock.h"
 #include "base/exits.h"
 
 #include <errno.h>
@@ -10,12 +14,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* How long a group waits for one write. A coordinator allows its phase six times as long, if
+ * --startup is not made shorter. */
+#define DISK_MS 20000
+
 struct save_job {
     uv_work_t work;
     struct trainer *trainer;
     float *values;           /* a copy */
     struct ckpt_meta meta;
     bool last;
+    uint64_t begun_us;       /* monotonic */
+    bool slow;               /* a group has waited for it in vain: it does so once */
     enum ckpt_code code;
     struct ckpt_error error;
 };
@@ -39,11 +49,87 @@ bool save_open(const struct trainer *t)
     return t->save != NULL;
 }
 
+/* ---- waiting for the disk ------------------------------------------------------------------- */
+
+bool save_waits(const struct trainer *t)
+{
+    return t->save_again != 0 && t->save_again == t->state.applied && compute_would_apply(t);
+}
+
+static double written_s(const struct trainer *t)
+{
+    return (double)(clock_monotonic_us() - t->save->begun_us) / 1e6;
+}
+
+static void leave_out(struct trainer *t, uint64_t version)
+{
+    char text[200];
+
+    (void)snprintf(text, sizeof text, "the checkpoint of step %llu is left out: that of step %llu "
+                                      "is being written for %.1f s", (unsigned long long)version,
+                   (unsigned long long)t->save->meta.step, written_s(t));
+    report_warning(t, text);
+}
+
+void save_give_up(struct trainer *t)
+{
+    if (t->save_again == 0 || !compute_would_apply(t))
+        return;
+    leave_out(t, t->save_again);
+    t->save_again = 0;
+    (void)uv_timer_stop(&t->disk_timer);
+    compute_go_on(t);
+    control_progress(t);
+}
+
+/* Alone there is nobody to be spared: what is due is written, but a disk that hangs is named. */
+static void on_disk_timer(uv_timer_t *timer)
+{
+    struct trainer *t = timer->data;
+    char text[200];
+
+    if (!t->settings->standalone) {
+        t->save->slow = true;
+        save_give_up(t);
+        return;
+    }
+    (void)snprintf(text, sizeof text,
+                   "training waits for the disk: the checkpoint of step %llu is being written for "
+                   "%.0f s", (unsigned long long)t->save->meta.step, written_s(t));
+    report_warning(t, text);
+}
+
+/* Due while another is being written. */
+static void wait_for_disk(struct trainer *t, uint64_t version, bool last)
+{
+    char text[200];
+
+    if (!last && t->save->slow) {
+        leave_out(t, version);
+        return;
+    }
+    t->save_again = version;
+    if (last)
+        return; /* everything waits for that one anyway */
+    (void)uv_timer_start(&t->disk_timer, on_disk_timer, DISK_MS, 0);
+    if (t->disk_told)
+        return;
+    t->disk_told = true;
+    (void)snprintf(text, sizeof text, "training waits for the disk: the checkpoint of step %llu is "
+                                      "due while that of step %llu is being written (said once; "
+                                      "a larger --ckpt-every makes it rarer)",
+                   (unsigned long long)version, (unsigned long long)t->save->meta.step);
+    report_note(t, text);
+}
+
+/* ---- writing -------------------------------------------------------------------------------- */
+
 static void write_behind(uv_work_t *work)
 {
     struct save_job *job = work->data;
     const struct trainer *t = job->trainer;
 
+    fault_point(t, "write", job->meta.step);
     job->code = state_save(&t->state, job->values, t->settings->ckpt, &job->meta,
                            t->settings->ckpt_keep, &job->error);
 }
@@ -71,13 +157,19 @@ static void written(uv_work_t *work, int status)
     free(job);
     t->save = NULL;
     t->save_again = 0;
+    (void)uv_timer_stop(&t->disk_timer);
     /* What was asked for meanwhile is there until the update after it begins. */
-    if (again != 0 && t->state.applied == again && !t->updating && t->pool != NULL)
+    if (again != 0 && t->state.applied == again && !t->updating && t->pool != NULL &&
+        (t->save_last_due || !t->leaving))
         save_begin(t, again, t->save_last_due);
     else if (last && !t->leaving)
         trainer_event(t, &event);
     else
         trainer_exit(t, -1, NULL); /* perhaps the exit waited for this */
+    if (again == 0 || t->leaving)
+        return;
+    compute_go_on(t); /* the update that waited for the copy */
+    control_progress(t);
 }
 
 static void describe(struct trainer *t, struct ckpt_meta *meta)
@@ -100,14 +192,13 @@ static void describe(struct trainer *t, struct ckpt_meta *meta)
     (void)snprintf(meta->fingerprint, sizeof meta->fingerprint, "%s", t->fingerprint);
 }
 
-/* While one is being written, only the newest that was asked for is remembered. */
 void save_begin(struct trainer *t, uint64_t version, bool last)
 {
     struct save_job *job;
 
     t->save_last_due = last;
     if (t->save != NULL) {
-        t->save_again = version;
+        wait_for_disk(t, version, last);
         return;
     }
     job = calloc(1, sizeof *job);
@@ -129,6 +220,7 @@ void save_begin(struct trainer *t, uint64_t version, bool last)
     describe(t, &job->meta);
     job->trainer = t;
     job->last = last;
+    job->begun_us = clock_monotonic_us();
     job->work.data = job;
     t->save = job;
     fault_point(t, "save", version);

@@ -80,7 +80,8 @@ const struct option_spec settings_table[] = {
     {"ckpt", OPTION_TEXT, "DIR", NULL, 0, 0, NULL, FIELD(ckpt), "Checkpoints",
      "folder of checkpoints that all workers share; the newest valid one is resumed from"},
     {"ckpt-every", OPTION_NUMBER, "N", "0", 0, 1e15, NULL, FIELD(ckpt_every), "Checkpoints",
-     "steps between checkpoints; 0 = only after the last"},
+     "steps between checkpoints; 0 = only after the last. Training waits for a disk that cannot "
+     "follow; in a group at most 20s, then that checkpoint is left out, and that is said"},
     {"ckpt-keep", OPTION_NUMBER, "N", "3", 0, 1000000, NULL, FIELD(ckpt_keep), "Checkpoints",
      "how many are kept; 0 = all"},
 

@@ -54,6 +54,7 @@ static void do_action(struct trainer *t, const struct elastic_action *action)
         break;
     case ELASTIC_DO_STOP_EXCHANGE:
         reduce_stop(t);
+        save_give_up(t); /* the others wait for the report that the update comes before */
         break;
     case ELASTIC_DO_APPLY:
         compute_apply(t, action->step, action->hashed);

@@ -335,10 +335,11 @@ static void open_handles(struct trainer *t)
     (void)uv_timer_init(t->loop, &t->drain_timer);
     (void)uv_timer_init(t->loop, &t->beat_timer);
     (void)uv_timer_init(t->loop, &t->linger_timer);
+    (void)uv_timer_init(t->loop, &t->disk_timer);
     (void)uv_signal_init(t->loop, &t->on_term);
     (void)uv_signal_init(t->loop, &t->on_int);
     t->done_timer.data = t->drain_timer.data = t->beat_timer.data = t->linger_timer.data = t;
-    t->on_term.data = t->on_int.data = t;
+    t->disk_timer.data = t->on_term.data = t->on_int.data = t;
     (void)uv_signal_start(&t->on_term, on_signal, SIGTERM);
     (void)uv_signal_start(&t->on_int, on_signal, SIGINT);
 }
@@ -394,7 +395,8 @@ static void close_handles(struct trainer *t)
 {
     uv_handle_t *handles[] = {(uv_handle_t *)&t->done_timer, (uv_handle_t *)&t->drain_timer,
                               (uv_handle_t *)&t->beat_timer, (uv_handle_t *)&t->linger_timer,
-                              (uv_handle_t *)&t->on_term,    (uv_handle_t *)&t->on_int};
+                              (uv_handle_t *)&t->disk_timer, (uv_handle_t *)&t->on_term,
+                              (uv_handle_t *)&t->on_int};
 
     for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
         uv_close(handles[i], NULL);

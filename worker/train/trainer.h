@@ -218,14 +218,16 @@ struct trainer {
     uint64_t session_us;                     /* when it was opened; 0 = what it lacks was told */
     uint8_t job_uid[16];
     uint64_t known_generation;
-    uv_timer_t done_timer, drain_timer, beat_timer, linger_timer;
+    uv_timer_t done_timer, drain_timer, beat_timer, linger_timer, disk_timer;
     uint64_t detect_us, push_us, rendezvous_us; /* of the generation being entered */
     char reason[256];
 
     /* checkpoints */
     struct save_job *save;                   /* being written, NULL = none */
-    uint64_t save_again;                     /* version asked for meanwhile */
+    uint64_t save_again;                     /* version asked for meanwhile; it is not overwritten
+                                                before it is copied, or given up */
     bool save_last_due;
+    bool disk_told;                          /* that training waits for the disk */
     bool last_unsaved;                       /* the last state of all is not on disk */
 
     /* telling */
@@ -261,6 +263,7 @@ void compute_audit(struct trainer *t, uint64_t step, uint32_t shard); /* for its
 void compute_when_idle(struct trainer *t, void (*then)(struct trainer *t));
 void compute_go_on(struct trainer *t);    /* a task has ended: perhaps all have */
 void compute_apply(struct trainer *t, uint64_t step, bool hashed);
+bool compute_would_apply(const struct trainer *t); /* an update is due and has not begun */
 void compute_evaluate(struct trainer *t);
 /* Posts ranges [POOL_THREADS_MAX] of `all` items, one per thread; how many there are. */
 uint32_t compute_ranges(struct trainer *t, struct range_task *ranges, uint64_t all,
@@ -337,6 +340,8 @@ void report_close(struct trainer *t);
 int save_prepare(const struct trainer *t, struct error *error); /* is there a folder to write to? */
 void save_begin(struct trainer *t, uint64_t version, bool last);
 bool save_open(const struct trainer *t);
+bool save_waits(const struct trainer *t); /* the update waits until its state can be copied */
+void save_give_up(struct trainer *t);     /* it shall wait no longer */
 
 /* Faults for tests (fault.c). Without MUSTER_FAULTS nothing happens there, and shards are worked in
  * order. */
