@@ -159,7 +159,7 @@ static void print_head(FILE *out, const json_t *job)
                         text_of(job, "name"), text_of(job, "state"), number_of(job, "generation"),
                         number_of(job, "step"), number_of(job, "world"));
 
-    if (has(job, "min") && has(job, "max"))
+    if (number_of(job, "max") > 0) /* barriers of a job that trains nothing have no such terms */
         (void)snprintf(line + done, sizeof line - (size_t)done, " (min %.0f, max %.0f)",
                        number_of(job, "min"), number_of(job, "max"));
     print_line(out, line);
@@ -209,6 +209,9 @@ static void print_news(FILE *out, const json_t *job)
     if (number_of(job, "samples_per_s") > 0) {
         (void)snprintf(line, sizeof line, "  loss %.6g, %.0f samples/s", number_of(job, "loss"),
                        number_of(job, "samples_per_s"));
+        print_line(out, line);
+    } else if (number_of(job, "loss") > 0) { /* nobody trains now */
+        (void)snprintf(line, sizeof line, "  loss %.6g", number_of(job, "loss"));
         print_line(out, line);
     }
     print_recoveries(out, job);

@@ -36,6 +36,7 @@ static const char two_jobs[] =
     "{\"rank\":0,\"node\":\"node-a\",\"host\":\"node-a.example\",\"pid\":1234,\"state\":"
     "\"running\",\"step\":1234,\"silent_ms\":210,\"waits_at\":\"\"}]},"
     "{\"name\":\"idle\",\"state\":\"forming\",\"generation\":0,\"step\":0,\"world\":0,"
+    "\"min\":0,\"max\":0,\"loss\":0.5,\"samples_per_s\":0,"
     "\"waiting_ms\":4000,\"waits_for\":\"waiting for 1 more (1 of min 2); missing and perhaps "
     "alive: rank 1 on node-b, rank 2 on node-c\",\"members\":[]}]}";
 
@@ -54,6 +55,7 @@ static const char golden[] =
     "epoch-end\n"
     "\n"
     "idle: forming, generation 0, step 0, world 0\n"
+    "  loss 0.5\n"
     "  waiting for 1 more (1 of min 2); missing and perhaps alive: rank 1 on node-b, rank 2 on "
     "node-c,\n"
     "    since 4.0 s\n";
