@@ -33,13 +33,27 @@ static bool is_known(const char *name, size_t length)
     return false;
 }
 
+/* Kubernetes tells every process of a service, `muster-coordinator` perhaps, in NAME_SERVICE_HOST,
+ * NAME_SERVICE_PORT.., NAME_PORT and NAME_PORT_7070_TCP..: not meant for us. */
+static bool is_of_service(const char *name, size_t length)
+{
+    static const char *const parts[] = {"_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"};
+    static const char end[] = "_PORT";
+    size_t end_bytes = sizeof end - 1;
+
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (memmem(name, length, parts[i], strlen(parts[i])) != NULL)
+            return true;
+    return length > end_bytes && memcmp(name + length - end_bytes, end, end_bytes) == 0;
+}
+
 /* Length of the name of a variable that is set and strange; 0 = it is not. */
 static size_t stray(const char *entry)
 {
     size_t length = strcspn(entry, "="), own = sizeof prefix - 1;
 
     if (strncmp(entry, prefix, own) != 0 || entry[length] == '\0' || entry[length + 1] == '\0' ||
-        is_known(entry + own, length - own))
+        is_known(entry + own, length - own) || is_of_service(entry + own, length - own))
         return 0;
     return length;
 }

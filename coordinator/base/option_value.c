@@ -92,7 +92,10 @@ static bool is_choice(const char *choices, const char *text)
 
 bool option_is_text(const char *text)
 {
-    return utf8_length(text) > 0 && (unsigned char)*text >= 0x20 && *text != 0x7f;
+    const unsigned char *byte = (const unsigned char *)text;
+    bool control = byte[0] < 0x20 || byte[0] == 0x7f || (byte[0] == 0xc2 && byte[1] < 0xa0);
+
+    return utf8_length(text) > 0 && !control; /* C0, DEL, and C1, which is U+0080 to U+009F */
 }
 
 static bool is_name(const struct option_spec *spec, const char *text)

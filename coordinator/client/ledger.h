@@ -1,8 +1,8 @@
 /* The ring of a session's recent collectives.
  *
  * Any thread enters and leaves; the loop's thread looks; a signal handler writes. One short lock,
- * never held over a system call or a wait, and waited for by the writer for a fifth of a second at
- * most: a crash in the middle of an entry costs that entry's text at most. */
+ * never held over a system call or a wait, and waited for by the writer for some 200 ms at most: a
+ * crash in the middle of an entry costs that entry's text at most. */
 #ifndef CLIENT_LEDGER_H
 #define CLIENT_LEDGER_H
 

@@ -279,6 +279,15 @@ static bool has_view(const struct job *job, const struct core_message *message)
     return message->generation == job->number && message->nonce == job->nonce;
 }
 
+/* The newest generation that it knows. */
+static void take_number(struct job *job, uint64_t number)
+{
+    if (number > job->told_number)
+        job->told_number = number;
+    if (number > job->number_max)
+        job->number_max = number;
+}
+
 static void join(struct core *core, core_conn conn, struct job *job,
                  const struct core_message *message)
 {
@@ -305,8 +314,7 @@ static void join(struct core *core, core_conn conn, struct job *job,
             job->group_here++;
         return;
     }
-    if (message->generation > job->number_max)
-        job->number_max = message->generation;
+    take_number(job, message->generation);
     job->arrived_us = core->now_us;
     job->waiting_due = true;
     if (job->state == CORE_JOB_RUNNING && !has_view(job, message))
@@ -354,6 +362,16 @@ static bool missed_plan(const struct job *job, const struct member *m,
            message->hello.plan < job->plan_number;
 }
 
+/* One lives who was believed to be gone: that is known after a restart too. */
+static void not_deserted(struct core *core, struct job *job)
+{
+    if (job->deserted_number == 0 || job->deserted_number != job->number)
+        return;
+    job->deserted_number = 0;
+    if (job->pending == PENDING_NONE || job->pending == PENDING_KEEP)
+        generation_keep(core, job);
+}
+
 /* The connection of a known member is made anew. */
 static void attach(struct core *core, core_conn conn, struct job *job, struct member *m,
                    const struct core_message *message)
@@ -372,13 +390,13 @@ static void attach(struct core *core, core_conn conn, struct job *job, struct me
     if (m->state == MEMBER_LOST) {
         m->state = MEMBER_RUNNING;
         m->gone = m->left = false;
+        not_deserted(core, job);
     }
     m->seen_us = core->now_us;
     m->suspect = false;
     member_set_conn(core, m, conn);
     welcome(core, m, job, hello, attached);
-    if (message->generation > job->number_max)
-        job->number_max = message->generation;
+    take_number(job, message->generation);
     if (hello->plan > job->number_max)
         job->number_max = hello->plan;
     if (m->kind != CORE_WORKER)

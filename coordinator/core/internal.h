@@ -147,6 +147,8 @@ struct job {
     uint32_t order;               /* joins so far */
     /* generation and plan; number 0 = none */
     uint64_t number, nonce, number_max;
+    uint64_t told_number;         /* newest that a member brought along; above `number`: the store
+                                     is older than that */
     struct core_id key;
     bool key_known;               /* false after a restart: keys are never stored */
     uint64_t step;                /* at which the generation began */

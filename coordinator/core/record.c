@@ -3,14 +3,15 @@
  *
  *   u32 magic "MJOB", u32 version, text name, id uid, text spec, text fingerprint, u32 min, u32
  *   max, u32 state (0 running, 1 done, 2 failed), u64 number_max, u64 number, u64 nonce, u64 step,
- *   u64 plan number, u64 plan nonce, u32 plan pauses, u64 hash, u32 members, then each member: id,
- *   digest, u32 flags (1 generation, 2 plan), u32 rank, u32 rank in the plan, u32 pid, text node,
- *   text host, text address;
+ *   u64 plan number, u64 plan nonce, u32 plan pauses, u64 hash, u32 world (of a job that is over or
+ *   deserted, else 0; since version 2), u32 members, then each member: id, digest, u32 flags (1
+ *   generation, 2 plan), u32 rank, u32 rank in the plan, u32 pid, text node, text host, text
+ *   address;
  *   u64 checksum (FNV-1a of everything before). text = u32 length, bytes. */
 #include "core/internal.h"
 
 #define MAGIC   0x424f4a4du
-#define VERSION 1u
+#define VERSION 2u
 
 struct writer {
     uint8_t *at, *end;
@@ -108,6 +109,7 @@ size_t record_encode(struct core *core, const struct job *job, enum pending what
     put_u64(&w, plan ? job->pending_nonce : 0);
     put_u32(&w, plan && job->pending_pause);
     put_u64(&w, job->hash);
+    put_u32(&w, over ? job->world : 0);
     for (struct member *m = member_first(core, job); m != NULL && !over; m = member_next(core, m))
         count += flags_of(m, what) != 0;
     put_u32(&w, count);
@@ -196,7 +198,7 @@ static void get_member(struct core *core, struct job *job, struct reader *r)
         r->broken = true;
 }
 
-static void get_job(struct core *core, struct job *job, struct reader *r)
+static void get_job(struct core *core, struct job *job, uint32_t version, struct reader *r)
 {
     uint32_t state, count;
 
@@ -214,8 +216,10 @@ static void get_job(struct core *core, struct job *job, struct reader *r)
     job->plan_nonce = get_u64(r);
     job->plan_pause = get_u32(r) != 0;
     job->hash = get_u64(r);
+    job->world = version > 1 ? get_u32(r) : 0;
     count = get_u32(r);
-    if (state > 2 || count > CORE_WORLD_MAX || job->max > CORE_WORLD_MAX || job->min > job->max)
+    if (state > 2 || count > CORE_WORLD_MAX || job->world > CORE_WORLD_MAX ||
+        job->max > CORE_WORLD_MAX || job->min > job->max)
         r->broken = true;
     for (uint32_t i = 0; i < count && !r->broken; i++)
         get_member(core, job, r);
@@ -240,6 +244,7 @@ bool record_restore(struct core *core, const uint8_t *record, size_t bytes)
 {
     struct reader r = {record, record + bytes, bytes < 24};
     char name[CORE_NAME_BYTES];
+    uint32_t version;
     struct job *job;
 
     if (r.broken)
@@ -249,13 +254,16 @@ bool record_restore(struct core *core, const uint8_t *record, size_t bytes)
         return false;
     r.at = record;
     r.end = record + bytes - 8;
-    if (get_u32(&r) != MAGIC || get_u32(&r) != VERSION)
+    if (get_u32(&r) != MAGIC)
+        return false;
+    version = get_u32(&r);
+    if (version < 1 || version > VERSION)
         return false;
     get_text(&r, name, sizeof name);
     if (r.broken || name[0] == '\0' || job_find(core, name) != NULL ||
         (job = job_new(core, name)) == NULL)
         return false;
-    get_job(core, job, &r);
+    get_job(core, job, version, &r);
     core_copy_text(job->reason, sizeof job->reason, "restored from the store");
     if (r.broken || r.at != r.end) {
         free_members(core, job);
@@ -263,6 +271,6 @@ bool record_restore(struct core *core, const uint8_t *record, size_t bytes)
         return false;
     }
     if (job->state == CORE_JOB_DONE || job->state == CORE_JOB_FAILED)
-        free_members(core, job); /* version 0.1.0 stored them */
+        free_members(core, job); /* version 1 holds them */
     return true;
 }

@@ -93,11 +93,12 @@ static bool quiet(const struct core *core, const struct job *job, uint64_t since
     return core->now_us >= since_us + (uint64_t)ms * 1000;
 }
 
-/* A checkpoint proves that somebody trained before: their re-attachment is waited for. */
+/* A checkpoint proves that somebody trained whom this store, which is empty or old, does not know:
+ * their re-attachment is waited for. */
 static bool recalls(const struct core *core, const struct job *job, const struct census *c)
 {
-    return c->survivors == 0 && job->number == 0 && c->waiting_step > 0 &&
-           !quiet(core, job, job->first_us, core->times.reconnect_ms);
+    return c->survivors == 0 && (job->number == 0 || job->told_number > job->number) &&
+           c->waiting_step > 0 && !quiet(core, job, job->first_us, core->times.reconnect_ms);
 }
 
 /* The decision: world size to form with now, 0 = not yet. *step: updates applied when it begins. */

@@ -42,12 +42,12 @@ def common(steps, shards, workers, low=1, samples=4):
 
 def undisturbed(bin_folder, steps, shards, samples):
     """The log of that run; it is made once."""
-    if (steps, shards) not in REFERENCE:
+    if (steps, shards, samples) not in REFERENCE:
         with Cluster(bin_folder, keep=True) as alone:
             alone.worker("alone", "--standalone", *common(steps, shards, 1, samples=samples), "--threads", "2")
             alone.join("alone")
-        REFERENCE[steps, shards] = alone.logs["alone"]
-    return REFERENCE[steps, shards]
+        REFERENCE[steps, shards, samples] = alone.logs["alone"]
+    return REFERENCE[steps, shards, samples]
 
 
 def judge(cluster, steps, shards, survivors, samples=4):

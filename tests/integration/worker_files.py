@@ -196,6 +196,22 @@ def ctrl_c_while_a_checkpoint_is_awaited(bench):
 
 
 @test
+def time_to_leave_ends_while_a_checkpoint_is_awaited(bench):
+    """--drain-ms is over before the disk is done: what was awaited is written before it goes, nobody else has it."""
+    log, ckpt = bench.path("log"), bench.path("ckpt")
+    process = bench.start("--standalone", "--data", SUBSET, "--steps", "60", "--global-batch", "64", "--log", log,
+                          "--ckpt", ckpt, "--ckpt-every", "1", "--ckpt-keep", "0", "--drain-ms", "500ms",
+                          env={"MUSTER_SLOW": "write:*", "MUSTER_SLOW_MS": "2500", "MUSTER_SLOW_EVERY": "1"})
+    wait_for_steps(log, 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    check(process.returncode == 75, f"exit {process.returncode}\n{err.decode()}")
+    steps = open(log, "rb").read().count(b'"event":"step"')
+    check(sorted(os.listdir(ckpt)) == [f"step-{i:08d}" for i in range(1, steps + 1)],
+          f"{steps} steps, {sorted(os.listdir(ckpt))}\n{err.decode()}")
+
+
+@test
 def every_checkpoint_is_of_one_version(bench):
     """Saves that begin when an older one ends, in the middle of a step, hold the same bytes as any other's."""
     sums = []

@@ -324,8 +324,10 @@ void compute_apply(struct trainer *t, uint64_t step, bool hashed)
     t->apply_step = step;
     t->apply_hashed = hashed;
     compute_when_idle(t, apply_now);
-    if (save_waits(t))
+    if (save_waits(t)) {
         control_progress(t);
+        save_bound(t);
+    }
 }
 
 /* ---- the test set --------------------------------------------------------------------------- */

@@ -71,10 +71,17 @@ static void leave_out(struct trainer *t, uint64_t version)
     report_warning(t, text);
 }
 
+/* Is nobody kept waiting? */
+static bool alone(const struct trainer *t)
+{
+    return t->settings->standalone || t->elastic.generation.world == 1;
+}
+
 void save_give_up(struct trainer *t)
 {
     if (t->save_again == 0 || !compute_would_apply(t))
         return;
+    t->save->slow = true;
     leave_out(t, t->save_again);
     t->save_again = 0;
     (void)uv_timer_stop(&t->disk_timer);
@@ -88,8 +95,7 @@ static void on_disk_timer(uv_timer_t *timer)
     struct trainer *t = timer->data;
     char text[200];
 
-    if (!t->settings->standalone) {
-        t->save->slow = true;
+    if (!alone(t)) {
         save_give_up(t);
         return;
     }
@@ -99,20 +105,25 @@ static void on_disk_timer(uv_timer_t *timer)
     report_warning(t, text);
 }
 
+void save_bound(struct trainer *t)
+{
+    if (t->save->slow && !alone(t))
+        save_give_up(t);
+    else if (!uv_is_active((uv_handle_t *)&t->disk_timer))
+        (void)uv_timer_start(&t->disk_timer, on_disk_timer, DISK_MS, 0);
+}
+
 /* Due while another is being written. */
 static void wait_for_disk(struct trainer *t, uint64_t version, bool last)
 {
     char text[200];
 
-    if (!last && t->save->slow) {
+    if (!last && t->save->slow && !alone(t)) {
         leave_out(t, version);
         return;
     }
     t->save_again = version;
-    if (last)
-        return; /* everything waits for that one anyway */
-    (void)uv_timer_start(&t->disk_timer, on_disk_timer, DISK_MS, 0);
-    if (t->disk_told)
+    if (last || t->disk_told) /* everything waits for the last one anyway */
         return;
     t->disk_told = true;
     (void)snprintf(text, sizeof text, "training waits for the disk: the checkpoint of step %llu is "
@@ -134,13 +145,23 @@ static void write_behind(uv_work_t *work)
                            t->settings->ckpt_keep, &job->error);
 }
 
+/* Is what was asked for meanwhile to be written now? Its state is there until the update after it
+ * begins. Who leaves others behind who have it goes at once. */
+static bool takes_next(const struct trainer *t)
+{
+    bool there = t->save_again != 0 && t->state.applied == t->save_again && !t->updating &&
+                 t->pool != NULL;
+
+    return there && (t->save_last_due || !t->leaving || alone(t));
+}
+
 static void written(uv_work_t *work, int status)
 {
     struct save_job *job = work->data;
     struct trainer *t = job->trainer;
     struct elastic_event event = trainer_event_of(ELASTIC_SAVED);
     uint64_t again = t->save_again;
-    bool last = job->last;
+    bool last = job->last, next = takes_next(t);
     char text[700];
 
     (void)status;
@@ -153,14 +174,14 @@ static void written(uv_work_t *work, int status)
     }
     t->last_unsaved = last && job->code != CKPT_OK;
     event.version = job->meta.step;
+    if (again != 0 && !next)
+        leave_out(t, again);
     free(job->values);
     free(job);
     t->save = NULL;
     t->save_again = 0;
     (void)uv_timer_stop(&t->disk_timer);
-    /* What was asked for meanwhile is there until the update after it begins. */
-    if (again != 0 && t->state.applied == again && !t->updating && t->pool != NULL &&
-        (t->save_last_due || !t->leaving))
+    if (next)
         save_begin(t, again, t->save_last_due);
     else if (last && !t->leaving)
         trainer_event(t, &event);

@@ -116,7 +116,7 @@ void settings_listen(const char *wanted, char *listen, size_t listen_bytes)
 static int check_listen(const struct settings *s, struct error *error)
 {
     struct sockaddr_storage address;
-    struct error ignored;
+    struct error cause;
     char listen[300];
 
     if (s->data_listen == NULL)
@@ -125,10 +125,9 @@ static int check_listen(const struct settings *s, struct error *error)
     if (!netaddr_is_form(listen) || listen[0] == ':' || listen[0] == '*')
         return error_set(error, EXIT_USAGE, "--data-listen %s is not ADDR or ADDR:PORT",
                          s->data_listen);
-    if (netaddr_parse(listen, "", &address, &ignored) != 0)
-        return error_set(error, EXIT_USAGE,
-                         "--data-listen %s is not ADDR or ADDR:PORT: nobody knows that name",
-                         s->data_listen);
+    if (netaddr_parse(listen, "the name in", &address, &cause) != 0)
+        return error_set(error, EXIT_USAGE, "--data-listen %s is not ADDR or ADDR:PORT: %.300s",
+                         s->data_listen, cause.text);
     return 0;
 }
 

@@ -342,6 +342,7 @@ void save_begin(struct trainer *t, uint64_t version, bool last);
 bool save_open(const struct trainer *t);
 bool save_waits(const struct trainer *t); /* the update waits until its state can be copied */
 void save_give_up(struct trainer *t);     /* it shall wait no longer */
+void save_bound(struct trainer *t);       /* it waits: not for ever, where others wait for it */
 
 /* Faults for tests (fault.c). Without MUSTER_FAULTS nothing happens there, and shards are worked in
  * order. */

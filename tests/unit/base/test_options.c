@@ -299,6 +299,7 @@ static void names_are_text_of_a_length(void **state)
     expect_error("--name 123456789", "--name 123456789" NAME_EXPECTED);
     expect_error("--name a\tb", "--name a?b" NAME_EXPECTED);
     expect_error("--name a\xffz", "--name a?z" NAME_EXPECTED);
+    expect_error("--name a\xc2\x9bz", "--name a??z" NAME_EXPECTED);
 }
 
 /* What is expected is told however long the value is, and on one line. */
@@ -361,7 +362,13 @@ static void strays_are_told(void **state)
 {
     static const char *const known[] = {"MUSTER_JOB", "MUSTER_LOG_SAMPLES", "MUSTER_CONFIG",
                                         "MUSTER_DATA", "MUSTER_FAULT", "MUSTER_VENV",
-                                        "MUSTER_PROGRESS_FD", "MUSTERED", "XMUSTER_X"};
+                                        "MUSTER_PROGRESS_FD", "MUSTERED", "XMUSTER_X",
+                                        "MUSTER_COORDINATOR_SERVICE_HOST",
+                                        "MUSTER_COORDINATOR_SERVICE_PORT",
+                                        "MUSTER_COORDINATOR_SERVICE_PORT_HTTP",
+                                        "MUSTER_COORDINATOR_PORT",
+                                        "MUSTER_COORDINATOR_PORT_7070_TCP",
+                                        "MUSTER_COORDINATOR_PORT_7070_TCP_ADDR"};
     char strays[OPTIONS_STRAYS_BYTES], name[40];
 
     (void)state;

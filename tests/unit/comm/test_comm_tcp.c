@@ -106,6 +106,19 @@ static void a_connection_inside_a_host_is_known(void **state)
     close(pair[1]);
 }
 
+/* Connections of this process to itself whose send buffer has that size. */
+static uint32_t inside_with_buffer(int bytes)
+{
+    uint32_t count = 0;
+    for (int fd = 3; fd < 256; fd++) {
+        int has = 0;
+        socklen_t has_bytes = sizeof has;
+        count += address_same_host(fd) &&
+                 getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &has, &has_bytes) == 0 && has == bytes;
+    }
+    return count;
+}
+
 static void raw_write(int fd, const void *data, size_t bytes)
 {
     assert_int_equal(send(fd, data, bytes, MSG_NOSIGNAL), (ssize_t)bytes);
@@ -468,6 +481,16 @@ static void the_wrong_key_is_no_member(void **state)
     close_tcp(fixture);
 }
 
+/* Both the one who dialed and the one who accepted; the kernel doubles what it is asked for. */
+static void inside_a_host_buffers_are_small(void **state)
+{
+    struct fixture *fixture = open_tcp(2, NULL);
+    (void)state;
+    fixture_enter_all(fixture, 1, two, 2);
+    assert_int_equal(inside_with_buffer(2 * 256 * 1024), 2);
+    close_tcp(fixture);
+}
+
 static void a_taken_port_is_said(void **state)
 {
     struct fixture *fixture = open_tcp(1, NULL);
@@ -705,6 +728,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_connection_inside_a_host_is_known),
+        cmocka_unit_test(inside_a_host_buffers_are_small),
         cmocka_unit_test(strangers_are_refused),
         cmocka_unit_test(another_version_is_refused),
         cmocka_unit_test(who_does_not_know_the_key_is_refused),

@@ -86,6 +86,7 @@ static void nobody_of_a_done_job_is_awaited(void **state)
     bench_restart(b);
     assert_string_equal(bench_job(b).state, "done");
     assert_int_equal(bench_job(b).step, 7);
+    assert_int_equal(bench_job(b).world, 2);
     assert_string_equal(bench_state(b, 1), "");
     bench_wait_ms(b, 20000);
     assert_int_equal(bench_times_logged(b, "suspect"), 0);
@@ -141,6 +142,53 @@ static void a_deserted_job_is_paused_over_a_restart(void **state)
     assert_int_equal(bench_job(b).generation, 2);
     bench_restart(b);
     assert_string_equal(bench_state(b, 3), "detached"); /* that one is awaited */
+    bench_free(b);
+}
+
+/* One that was believed to be gone is back: a restart does not make it gone again. */
+static void who_comes_back_to_a_deserted_job_is_awaited(void **state)
+{
+    struct bench *b = bench_new();
+    (void)state;
+    bench_running(b, 1, 1, 2);
+    bench_end(b, 1);
+    bench_wait_ms(b, 100);
+    bench_probed(b, b->probes[0], true); /* falsely */
+    core_conn again = attach(b, 1, 1, 0);
+    assert_non_null(bench_told(b, again, CORE_OVER));
+    bench_restart(b);
+    again = attach(b, 1, 1, 0);
+    assert_null(bench_told(b, again, CORE_REFUSED));
+    assert_true(bench_told(b, again, CORE_WELCOME)->attached);
+    bench_free(b);
+}
+
+/* The store is a copy from before generation 5, and says of generation 1 that nobody lives: who
+ * brings a checkpoint of generation 5 does not begin below one who trains in it. */
+static void an_older_store_of_a_deserted_job_waits_for_who_trains(void **state)
+{
+    struct bench *b = bench_new();
+    struct core_roster_member trains = {.id = {{9}}, .node = "n9", .host = "n9",
+                                        .data_address = "n9:1", .rank = 0, .pid = 9};
+    (void)state;
+    bench_running(b, 1, 1, 1);
+    bench_end(b, 1);
+    bench_wait_ms(b, 100);
+    bench_probed(b, b->probes[0], true);
+    bench_restart(b);
+    assert_string_equal(bench_job(b).state, "paused");
+    (void)bench_hello(b, (struct bench_hello){.node = "n2", .number = 2, .min = 1, .max = 1,
+                                              .generation = 5, .applied = 20});
+    bench_wait_ms(b, 400);
+    assert_int_equal(bench_job(b).generation, 1);
+    assert_non_null(strstr(bench_job(b).waits_for, "know of step 20"));
+    core_conn living = bench_hello(b, (struct bench_hello){.node = "n9", .number = 9,
+                                                           .attach = CORE_ATTACH_RUNNING,
+                                                           .generation = 5, .nonce = 77,
+                                                           .roster = &trains, .roster_count = 1});
+    assert_null(bench_told(b, living, CORE_REFUSED));
+    assert_int_equal(bench_job(b).generation, 5);
+    assert_string_equal(bench_job(b).state, "running");
     bench_free(b);
 }
 
@@ -585,6 +633,8 @@ int main(void)
         cmocka_unit_test(nobody_of_a_done_job_is_awaited),
         cmocka_unit_test(a_done_job_of_another_spec_is_another_job),
         cmocka_unit_test(a_deserted_job_is_paused_over_a_restart),
+        cmocka_unit_test(who_comes_back_to_a_deserted_job_is_awaited),
+        cmocka_unit_test(an_older_store_of_a_deserted_job_waits_for_who_trains),
         cmocka_unit_test(an_empty_store_adopts_the_roster),
         cmocka_unit_test(what_was_adopted_is_stored),
         cmocka_unit_test(a_list_that_is_none_is_refused),
