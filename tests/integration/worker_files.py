@@ -179,36 +179,31 @@ def every_due_checkpoint_is_written(bench):
     check([e["params_hash"] for e in ours] == [e["params_hash"] for e in theirs], "other bits")
 
 
-@test
-def ctrl_c_while_a_checkpoint_is_awaited(bench):
-    """The first signal ends it after the step, with its checkpoint; none is left out on the way."""
+def told_to_go_while_one_is_awaited(bench, write_ms, code, *more):
+    """It ends with that code, and none of the checkpoints that were due is missing."""
     log, ckpt = bench.path("log"), bench.path("ckpt")
     process = bench.start("--standalone", "--data", SUBSET, "--steps", "60", "--global-batch", "64", "--log", log,
-                          "--ckpt", ckpt, "--ckpt-every", "1", "--ckpt-keep", "0",
-                          env={"MUSTER_SLOW": "write:*", "MUSTER_SLOW_MS": "300", "MUSTER_SLOW_EVERY": "1"})
+                          "--ckpt", ckpt, "--ckpt-every", "1", "--ckpt-keep", "0", *more,
+                          env={"MUSTER_SLOW": "write:*", "MUSTER_SLOW_MS": str(write_ms), "MUSTER_SLOW_EVERY": "1"})
     wait_for_steps(log, 2, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    check(process.returncode == 0, f"exit {process.returncode}\n{err.decode()}")
+    check(process.returncode == code, f"exit {process.returncode}\n{err.decode()}")
     steps = open(log, "rb").read().count(b'"event":"step"')
     check(sorted(os.listdir(ckpt)) == [f"step-{i:08d}" for i in range(1, steps + 1)],
-          f"{steps} steps, {sorted(os.listdir(ckpt))}")
+          f"{steps} steps, {sorted(os.listdir(ckpt))}\n{err.decode()}")
+
+
+@test
+def ctrl_c_while_a_checkpoint_is_awaited(bench):
+    """The first signal ends it after the step, with its checkpoint."""
+    told_to_go_while_one_is_awaited(bench, 300, 0)
 
 
 @test
 def time_to_leave_ends_while_a_checkpoint_is_awaited(bench):
     """--drain-ms is over before the disk is done: what was awaited is written before it goes, nobody else has it."""
-    log, ckpt = bench.path("log"), bench.path("ckpt")
-    process = bench.start("--standalone", "--data", SUBSET, "--steps", "60", "--global-batch", "64", "--log", log,
-                          "--ckpt", ckpt, "--ckpt-every", "1", "--ckpt-keep", "0", "--drain-ms", "500ms",
-                          env={"MUSTER_SLOW": "write:*", "MUSTER_SLOW_MS": "2500", "MUSTER_SLOW_EVERY": "1"})
-    wait_for_steps(log, 2, process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    check(process.returncode == 75, f"exit {process.returncode}\n{err.decode()}")
-    steps = open(log, "rb").read().count(b'"event":"step"')
-    check(sorted(os.listdir(ckpt)) == [f"step-{i:08d}" for i in range(1, steps + 1)],
-          f"{steps} steps, {sorted(os.listdir(ckpt))}\n{err.decode()}")
+    told_to_go_while_one_is_awaited(bench, 2500, 75, "--drain-ms", "500ms")
 
 
 @test
