@@ -105,13 +105,17 @@ static void one_step(struct carrier *carrier, struct session_event *event)
         carry_out(carrier, &carrier->actions.list[i]);
 }
 
-void carrier_step(struct carrier *carrier, struct session_event *event)
+/* The event, after the progress that was told before it; NULL = none was. */
+static void step_after(struct carrier *carrier, const struct session_status *status,
+                       struct session_event *event)
 {
     struct session_event progress = {.type = SESSION_STATUS};
     struct session_event ledger = {.type = SESSION_LEDGER};
 
-    if (muster_take_status(carrier->muster, &progress.status))
+    if (status != NULL) {
+        progress.status = *status;
         one_step(carrier, &progress);
+    }
     if (ledger_look(&carrier->muster->ledger, &carrier->ledger_seen, &ledger.ledger))
         one_step(carrier, &ledger);
     if (!carrier->failed)
@@ -126,6 +130,14 @@ void carrier_step(struct carrier *carrier, struct session_event *event)
     arm_timer(carrier);
     if (carrier->session.state == SESSION_ENDED && carrier->links == 0)
         muster_set_quiet(carrier->muster);
+}
+
+void carrier_step(struct carrier *carrier, struct session_event *event)
+{
+    struct session_status status;
+    bool is_new = muster_take_status(carrier->muster, &status);
+
+    step_after(carrier, is_new ? &status : NULL, event);
 }
 
 /* ---- the thread ---- */
@@ -170,7 +182,7 @@ static void woken(uv_async_t *async)
         struct command *command = said.commands;
 
         said.commands = command->next;
-        carrier_step(carrier, &command->event);
+        step_after(carrier, command->has_status ? &command->status : NULL, &command->event);
         free(command);
     }
     event = (struct session_event){.type = SESSION_STOP};

@@ -50,6 +50,8 @@ static inline void client_copy_text(char *to, size_t room_bytes, const char *fro
 struct command {
     struct command *next;             /* younger one */
     struct session_event event;       /* now_us and random are filled in by the loop */
+    bool has_status;                  /* progress was told before it, and is `status` */
+    struct session_status status;
     char text[WIRE_REASON_BYTES + 1]; /* goodbye, peer_lost, place of a barrier */
     char name[WIRE_NAME_BYTES + 1];   /* of a barrier */
     uint8_t owned[WIRE_OWNED_BYTES];  /* of a report */
@@ -157,8 +159,9 @@ struct said {
 
 void muster_take_said(struct muster *muster, struct said *said);
 
-/* The newest progress, if it is new. Nobody is woken for it: it is taken before whatever the
- * session does next, a beat at the latest, so that a program may tell it at every turn. */
+/* The newest progress, if it is new and no command that is older waits. Nobody is woken for it: it
+ * is taken before whatever the session does next, a beat at the latest, so that a program may tell
+ * it at every turn. */
 bool muster_take_status(struct muster *muster, struct session_status *status);
 
 /* The last connection is closed. */

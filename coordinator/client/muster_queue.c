@@ -60,6 +60,9 @@ enum muster_status client_command_push_locked(struct muster *muster, struct comm
         free(command);
         return MUSTER_ERROR_ENDED;
     }
+    command->has_status = muster->has_status; /* the session hears all in its order */
+    command->status = muster->status;
+    muster->has_status = false;
     *muster->commands_end = command;
     muster->commands_end = &command->next;
     return MUSTER_OK;
@@ -97,10 +100,11 @@ bool muster_take_status(struct muster *muster, struct session_status *status)
     bool is_new;
 
     uv_mutex_lock(&muster->mutex);
-    is_new = muster->has_status;
-    if (is_new)
+    is_new = muster->has_status && muster->commands == NULL;
+    if (is_new) {
         *status = muster->status;
-    muster->has_status = false;
+        muster->has_status = false;
+    }
     uv_mutex_unlock(&muster->mutex);
     return is_new;
 }

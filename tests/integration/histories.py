@@ -63,7 +63,7 @@ def judge(cluster, reference, shards, survivors, epochs=EPOCHS):
 def workers(cluster, count, *more, shards=8, low=1, fault=None, epochs=EPOCHS):
     names = [f"w{i}" for i in range(count)]
     for name in names:
-        cluster.worker(name, "--min", str(low), "--max", str(count), *common(shards, epochs), *more,
+        cluster.worker(name, "--min", str(low), "--max", str(count), *common(shards, epochs=epochs), *more,
                        fault=fault)
     return names
 

@@ -188,6 +188,36 @@ static void tells_a_generation(void **state)
     teardown(&fixture);
 }
 
+/* What is told at once after a word is newer than the word, although the session takes progress by
+ * another way than words: beats once stood at the step at which the generation was entered. */
+static void progress_and_words_keep_their_order(void **state)
+{
+    struct fixture fixture;
+    struct wire_message message = formed(5, two_members, 2);
+    struct muster_position position = {5, 99, 12};
+    struct muster_progress progress = {.phase = MUSTER_PHASE_COMPUTE, .applied = 12};
+
+    (void)state;
+    setup(&fixture);
+    open_admitted(&fixture, NULL);
+    fake_send(&fixture.fake, &message);
+    muster_event_free(expect(&fixture, MUSTER_FORMED));
+    muster_progress(fixture.muster, &progress);
+    assert_int_equal(muster_entered(fixture.muster, &position, NULL), MUSTER_OK);
+    progress.applied = 13;
+    progress.loss = 0.5f;
+    muster_progress(fixture.muster, &progress);
+    assert_int_equal(muster_finished(fixture.muster, &position, 1, 0.5), MUSTER_OK);
+    fake_read(&fixture.fake, FRAME_ENTERED, &message);
+    assert_int_equal(message.header.step, 12);
+    do
+        fake_read(&fixture.fake, FRAME_BEAT, &message);
+    while (message.beat.loss != 0.5f);
+    assert_int_equal(message.header.step, 13);
+    fake_read(&fixture.fake, FRAME_FINISHED, &message);
+    teardown(&fixture);
+}
+
 /* The connection breaks in a generation: told, made anew, the word said again. */
 static void reattaches_after_a_reset(void **state)
 {
@@ -738,6 +768,7 @@ int main(void)
         cmocka_unit_test(joins_beats_and_says_goodbye),
         cmocka_unit_test(goodbye_arrives_in_spite_of_unread_bytes),
         cmocka_unit_test(tells_a_generation),
+        cmocka_unit_test(progress_and_words_keep_their_order),
         cmocka_unit_test(reattaches_after_a_reset),
         cmocka_unit_test(waits_for_generations),
         cmocka_unit_test(takes_a_thousand_members),
