@@ -133,18 +133,28 @@ __attribute__((format(printf, 2, 3))) static void put(struct paper *paper, const
 typedef bool (*question)(const struct core *core, const struct job *job, const struct member *m,
                          const struct member *of);
 
+/* Sorted, of at most NAMED_MAX: the lowest are kept. */
+static void keep_rank(uint32_t ranks[NAMED_MAX], uint32_t count, uint32_t rank)
+{
+    uint32_t at = count < NAMED_MAX ? count : NAMED_MAX - 1;
+
+    if (count >= NAMED_MAX && rank > ranks[at])
+        return;
+    for (; at > 0 && ranks[at - 1] > rank; at--)
+        ranks[at] = ranks[at - 1];
+    ranks[at] = rank;
+}
+
 static void put_ranks(struct paper *paper, const struct core *core, const struct job *job,
                       const char *words, question asked, const struct member *of)
 {
-    uint32_t count = 0;
+    uint32_t ranks[NAMED_MAX], count = 0;
 
-    for (const struct member *m = member_first(core, job); m != NULL; m = member_next(core, m)) {
-        if (m == of || !m->in_generation || !asked(core, job, m, of))
-            continue;
-        if (count < NAMED_MAX)
-            put(paper, "%s%u", count == 0 ? words : ", ", m->rank);
-        count++;
-    }
+    for (const struct member *m = member_first(core, job); m != NULL; m = member_next(core, m))
+        if (m != of && m->in_generation && asked(core, job, m, of))
+            keep_rank(ranks, count++, m->rank);
+    for (uint32_t i = 0; i < count && i < NAMED_MAX; i++)
+        put(paper, "%s%u", i == 0 ? words : ", ", ranks[i]);
     if (count > NAMED_MAX)
         put(paper, " and %u more", count - NAMED_MAX);
 }

@@ -220,6 +220,30 @@ static void who_computes_is_awaited_and_no_verdict(void **state)
     bench_free(b);
 }
 
+/* Ranks are told in their order, whoever joined first. */
+static void those_who_wait_are_in_order(void **state)
+{
+    static const char *const nodes[] = {"n3", "n1", "n6", "n2", "n5", "n4", "n7"};
+    struct bench *b = bench_new();
+    (void)state;
+    for (uint32_t i = 0; i < 7; i++) {
+        (void)bench_join(b, nodes[i], 7, 7);
+    }
+    for (core_conn conn = 1; conn <= 7; conn++) {
+        bench_entered(b, conn, 1, 0);
+        b->members[conn].generation = 1;
+    }
+    pass(b, 7, 10);
+    for (core_conn conn = 1; conn <= 7; conn++) {
+        if (conn != 2) { /* rank 0 */
+            enter(b, conn, 11);
+        }
+    }
+    bench_wait_ms(b, 2000);
+    says(bench_command(b, CORE_COMMAND_WHY, ""), "; awaited by rank 1, 2, 3, 4 and 2 more");
+    bench_free(b);
+}
+
 static void one_more_batch(void **state)
 {
     struct bench *b = bench_with(CORE_ON_DEADLOCK_REPORT, 2, 2);
@@ -645,6 +669,7 @@ int main(void)
         cmocka_unit_test(a_difference_that_passes_is_forgotten),
         cmocka_unit_test(numbers_of_another_generation_are_not_compared),
         cmocka_unit_test(who_computes_is_awaited_and_no_verdict),
+        cmocka_unit_test(those_who_wait_are_in_order),
         cmocka_unit_test(one_more_batch),
         cmocka_unit_test(a_barrier_in_one_branch),
         cmocka_unit_test(one_that_finished_is_not_waited_for_in_a_collective),
