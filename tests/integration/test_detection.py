@@ -7,10 +7,8 @@ usage: test_detection.py --bin FOLDER [--release FOLDER] [--only TEXT] [--long]
 What is measured runs the release build. --long: the long forms (a minute of starvation, twenty pauses).
 """
 import os
-import re
 import shutil
 import signal
-import statistics
 import sys
 import time
 
@@ -53,11 +51,6 @@ def undisturbed(cluster, names, generation):
     expect("is lost" not in cluster.words("coordinator", 400), "somebody was lost", cluster)
 
 
-def stood_still_s(cluster):
-    """What the coordinator says that it stood still itself: leases are longer by that, rightly."""
-    return sum(int(ms) for ms in re.findall(r"itself stood still for (\d+) ms", cluster.words("coordinator", 400))) / 1e3
-
-
 # ---- who is noticed ------------------------------------------------------------------------------------------
 
 @test
@@ -67,11 +60,10 @@ def a_host_that_falls_silent_is_left_behind_within_3_s(hosts):
         cluster.start()
         names = start(cluster, 3)
         rank = rank_of(cluster, "w2")
-        still_s = stood_still_s(cluster)
-        cut = hosts.drop(2)
         since = time.time()
+        cut = hosts.drop(2)
         wait_world(cluster, "w0", "w1")
-        took = next_step_s(cluster, "w0", since) - (stood_still_s(cluster) - still_s)
+        took = next_step_s(cluster, "w0", since)
         expect(took <= 3, f"the next step came after {took:.2f} s", cluster)
         for word in ("is suspect: silent for", "is lost: silent for"):
             expect_words(cluster, "coordinator", f"rank {rank} on host2 ({os.uname().nodename}, pid "
@@ -114,11 +106,6 @@ def a_stopped_worker_is_named_and_left_behind(cluster):
     return f"stopped worker to the next step: {took:.2f} s"
 
 
-def usual_step_s(cluster, name):
-    times = [e["time_us"] / 1e6 for e in cluster.events(name, "step")]
-    return statistics.median(after - before for before, after in zip(times, times[1:]))
-
-
 def hangs(cluster, phase, *steps):
     """w1 of three hangs in this phase of step 120, one of these steps by its updates; how long until the others go on."""
     cluster.coordinator(quiet="10s")
@@ -128,11 +115,9 @@ def hangs(cluster, phase, *steps):
     wait_world(cluster, "w0", "w1", "w2")
     cluster.wait(lambda: newest(cluster, "w0", "w2") in steps, "the step in which it hangs")
     since, rank, pid = time.time(), rank_of(cluster, "w1"), cluster.processes["w1"].pid
-    usual_s = usual_step_s(cluster, "w0")
     wait_world(cluster, "w0", "w2")
     took = next_step_s(cluster, "w0", since)
-    limit = 10 if usual_s <= 0.3 else 4 + 20 * usual_s  # as the coordinator's: 20 usual steps, if they take so long
-    expect(took <= limit, f"the next step came after {took:.2f} s", cluster)
+    expect(took <= 10, f"the next step came after {took:.2f} s", cluster)
     named = f"rank {rank} on n1 ({os.uname().nodename}, pid {pid}) is lost: stalled: in compute of step "
     expect(any(f"{named}{step} for" in cluster.words("coordinator", 400) for step in steps),
            f"nobody says '{named}{steps}'", cluster)
@@ -328,18 +313,15 @@ def a_coordinator_that_was_away_has_its_members_within_a_second(cluster):
     cluster.bin = ARGS.release
     cluster.coordinator()
     names = start(cluster, 3, low=3)
-    times = []
-    while len(times) < 3 and (not times or times[-1] > 1):  # again, if the machine had no core to give
-        kill_coordinator(cluster)
-        until = time.monotonic() + (2 if times else 8)
-        while time.monotonic() < until:
-            wait_more(cluster, "w0", 5)
-        cluster.coordinator(listen=cluster.tcp)
-        since = time.monotonic()
-        cluster.wait(lambda: [m["state"] for m in job(cluster)["members"]] == ["running"] * 3, "all to be back", 20)
-        times.append(time.monotonic() - since)
-    took = times[-1]
-    expect(took <= 1, f"its members were back after {times} s", cluster)
+    kill_coordinator(cluster)
+    until = time.monotonic() + 8
+    while time.monotonic() < until:
+        wait_more(cluster, "w0", 5)
+    cluster.coordinator(listen=cluster.tcp)
+    since = time.monotonic()
+    cluster.wait(lambda: [m["state"] for m in job(cluster)["members"]] == ["running"] * 3, "all to be back", 20)
+    took = time.monotonic() - since
+    expect(took <= 1, f"its members were back after {took:.2f} s", cluster)
     expect(job(cluster)["generation"] == 1, "another generation", cluster)
     undisturbed(cluster, names, 1)
     judge(cluster, ALONE)

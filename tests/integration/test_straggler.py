@@ -86,7 +86,7 @@ def kept(cluster, names):
     """Nobody was lost, whatever else happened."""
     for name in names:
         cluster.join(name)
-    lost = [w for w in ("is lost", "stalled") if lines(cluster, w)]
+    lost = [w for w in ("is lost", "stalled", "suspect") if lines(cluster, w)]
     expect(not lost, f"the coordinator says '{lost}'", cluster)
     worlds = {e["world"] for e in cluster.events(names[0], "step")}
     expect(worlds == {len(names)}, f"worlds {worlds}", cluster)
